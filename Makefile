@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# Of the tests, at most eight: one more than processors, as a third of the time tests wait for processes.
+WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-sim bench-worker mutants sweep kills models dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -21,6 +23,8 @@ help:
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
 	@echo "make kills        kill -9 to the agent in each phase of an update of three models, 10 min"
 	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
+	@echo "make dist         wheel and source distribution, in dist/"
+	@echo "make check-dist   both built twice, installed and used in an empty folder"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
 	@echo "make setup        .venv with everything the rest needs"
 	@echo "make lock         renew requirements/*.txt"
@@ -45,11 +49,11 @@ test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m fast -n 2
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Planted faults of the demo and more cases of the parity of simulator and hub.
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m long -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -92,12 +96,20 @@ bench-sim: $(STAMP)
 bench-worker: $(STAMP)
 	$(BIN)/python bench/worker.py
 
-# The locks name versions and hashes, never a host.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+check-dist: dist
+	$(BIN)/python bench/installed.py dist
+
+# The locks name versions and hashes, never a host. What is installed has the versions that are tested.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: $(STAMP)
 	$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) pyproject.toml -o requirements/device.txt
+	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
+	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
 
 clean:
 	rm -rf $(VENV) .venv-torch .cache bench/out build dist .ruff_cache .mypy_cache .hypothesis .import_linter_cache

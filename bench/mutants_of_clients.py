@@ -30,6 +30,16 @@ MUTANTS = (
         ("renamed_input/3000",),
         also=(
             (
+                "agent/trial.py",
+                "        or _silent(attempt, watch, mine, now)\n",
+                "",
+            ),
+            (
+                "agent/trial.py",
+                "        and _has_answered(attempt, watch, mine, now)\n",
+                "",
+            ),
+            (
                 "agent/telemetry.py",
                 " and grown.refused == 0:\n",
                 ":\n",
@@ -50,6 +60,13 @@ MUTANTS = (
                 "        scored=lambda scores: None,\n",
             ),
         ),
+    ),
+    Mutant(
+        "an agent that was killed before a trial does not know the previous release",
+        "agent/incumbent.py",
+        "    if last.requests + last.refused < limits.WINDOW_REQUESTS:\n",
+        "    if last.requests + last.refused < 0:\n",
+        ("tests/agent/test_conversation.py",),
     ),
     Mutant(
         "a trial is not compared with the requests before it",

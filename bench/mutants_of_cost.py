@@ -64,7 +64,7 @@ MUTANTS = (
         (COST,),
     ),
     Mutant(
-        "the growth of the warm-up is a leak",
+        "the cost of the warm-up counts",
         "agent/cost_window.py",
         "        begins = now + limits.COST_WARM_UP_S\n",
         "        begins = now\n",

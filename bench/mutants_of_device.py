@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "a device that failed its trial keeps the release",
         "agent/activation.py",
-        "if attempt is not None and state.stage in IN_TRIAL:",
+        "if attempt is not None and state.stage in IN_TRIAL and not waits:",
         "if attempt is not None and state.stage in IN_TRIAL | {_REVERTING}:",
         ("bad/3000", "storm/600"),
     ),
@@ -131,9 +131,9 @@ MUTANTS = (
     Mutant(
         "a model that fails its trial takes its neighbours with it",
         "agent/activation.py",
-        "        for name in sorted(models)\n        if (found := _wanted(",
+        "        for name in sorted(models)\n        if (\n            found := _wanted(",
         "        for name in [one for one in models if models[one].stage is _REVERTING] or models\n"
-        "        if (found := _wanted(",
+        "        if (\n            found := _wanted(",
         ("three_models/60",),
         checker="neighbour_untouched",
     ),
@@ -160,16 +160,17 @@ MUTANTS = (
         "agent/slots.py",
         "        text = pointer_text(slots)\n"
         "        if not slots:\n"
-        "            self.storage.remove(POINTER)\n"
-        "        elif self.storage.read(POINTER) != text:\n"
-        "            self._write(POINTER, text)\n",
+        "            self._pointer_file.remove()\n"
+        "        elif not self._pointer_file.is_intact(text):\n"
+        "            self._write(self._pointer_file, text)\n",
         "        for model, name in slots.items():\n"
-        '            self._write(f"{MODELS}/{model}/{POINTER}", pointer_text({model: name}))\n',
+        '            file = OwnFile(self.storage, f"{MODELS}/{model}/{POINTER}")\n'
+        "            self._write(file, pointer_text({model: name}))\n",
         (f"{CUTS}::test_two_models_that_are_switched_together_are_never_mixed",),
         also=(
             (
                 "agent/slots.py",
-                'return read_pointer(self.storage.read(POINTER) or b"")',
+                "return read_pointer(self.pointer_content())",
                 (
                     "return read_pointer(\n"
                     '            b"".join(\n'

@@ -162,7 +162,7 @@ MUTANTS = (
         "rollout/evidence/ledger.py",
         "        self.activations.begin_all(exposed, at)\n",
         "        self.activations.begin_all(exposed, at)\n        self.exposed -= 1\n",
-        ("good/3000",),
+        ("tests/rollout/test_batch.py",),
     ),
     Mutant(
         "an agent that is too old is offered a release",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgefleet.agent import limits as device
+from edgefleet.agent.settings import OPTIONS, PREFIX
 from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.api import ENDPOINTS
@@ -99,6 +100,18 @@ def _alert() -> Iterator[str]:
         "        annotations:\n"
         '          summary: "{{ $value }} devices are quarantined"\n'
         '          description: "Run: edgefleet device quarantined"\n'
+        "      - alert: EdgefleetServingDown\n"
+        '        expr: edgefleet_serving_devices{status="down"} > 0\n'
+        "        for: 5m\n"
+        "        annotations:\n"
+        '          summary: "{{ $value }} online devices do not serve a confirmed release"\n'
+        '          description: "Run: edgefleet device list"\n'
+        "      - alert: EdgefleetServingEnds\n"
+        '        expr: edgefleet_serving_devices{status="unstable"} > 0\n'
+        "        for: 10m\n"
+        "        annotations:\n"
+        '          summary: "The serving process ends by itself on {{ $value }} online devices"\n'
+        '          description: "Run: edgefleet device list. The causes: edgefleet_serving_ends"\n'
         "```\n"
     )
 
@@ -164,6 +177,20 @@ def way_back_rows() -> Iterator[str]:
     yield from (f"| {what} | {most} | {then} |" for what, most, then in rows)
 
 
+def agent_options() -> Iterator[str]:
+    yield "| option | variable | key | default | |\n|---|---|---|---|---|"
+    for one in OPTIONS:
+        key = one.name.replace("-", "_")
+        shown = f"`{one.default}`" if one.default else ""
+        option = f"`--{one.name}{f' {one.metavar}' if one.metavar else ''}`"
+        text = f"{one.text[0].upper()}{one.text[1:]}."
+        yield f"| {option} | `{PREFIX}{key.upper()}` | `{key}` | {shown} | {text} |"
+    yield (
+        f"| `--label KEY=VALUE` | `{PREFIX}LABELS` | `[labels]` | | A label; the option may be repeated, the variable is"
+        " `KEY=VALUE,KEY=VALUE`. |"
+    )
+
+
 def metric_rows() -> Iterator[str]:
     yield "| metric | reason | fails a wave when | from |\n|---|---|---|---|"
     for metric in METRICS:
@@ -215,6 +242,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 
 
 SECTIONS: dict[tuple[str, str], Callable[[], Iterator[str]]] = {
+    ("agent", "options"): agent_options,
     ("gate", "metrics"): metric_rows,
     ("gate", "alphas"): alpha_rows,
     ("decisions/0009-a-gate-that-may-be-looked-at", "alphas"): alpha_rows,

@@ -41,6 +41,7 @@ NOT_FAST = frozenset(
         "agent/test_changes.py",  # mypy
         "agent/test_crash_models.py",
         "agent/test_crash_sweep.py",
+        "agent/test_hang.py",
         "agent/test_process.py",
         "agent/test_supervisor.py",
         "client/test_real_hub.py",

@@ -25,6 +25,7 @@ from export import INPUT, OUTPUT, to_int8, to_onnx
 from network import Batches, Network, train
 from threadpoolctl import threadpool_limits
 
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.profiles import PROFILES
 
 MARGIN = 0.02  # floors stand this far below what was measured
@@ -269,4 +270,4 @@ def main(folder: Path, wanted: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent, sys.argv[2:])
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "digits", sys.argv[2:])

@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).parents[1] / "digits"))
 
 from make_releases import Recipe, make_all
 
+from edgefleet.examples import FOLDER
+
 RECIPE = Recipe("1", "Even or odd.", (24,), epochs=120, seed=5, roughness=1.0,
                 model="parity", classes=2)  # fmt: skip
 
@@ -32,5 +34,5 @@ The columns, and the source and licence of the images, are explained in [digits]
 """
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "parity"
     make_all((RECIPE,), lambda digits: digits % 2, README, target)

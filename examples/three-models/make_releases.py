@@ -1,4 +1,4 @@
-"""Makes the releases of the models ``detector`` and ``gauge``; the third model is ``../digits``.
+"""Makes the releases of the models ``detector`` and ``gauge``; the third is ``digits``.
 
     make models
     python examples/three-models/make_releases.py FOLDER [MODEL]

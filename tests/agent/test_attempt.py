@@ -22,7 +22,7 @@ def test_a_signed_manifest_of_the_same_name_is_not_the_one_that_was_offered() ->
     device.hear(ManifestOpened(model="digits", job=job, sha256=other, manifest=manifest("2")))
     assert device.stage is Stage.IDLE
     assert [(one.kind, one.reason) for one in device.state.spool] == [
-        (OutcomeKind.REFUSED, "digest_mismatch")
+        (OutcomeKind.DEFERRED, "transfer_damaged")
     ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.cost_figures import Board
+from edgefleet.base.errors import DeviceError
 from edgefleet.base.storage import FolderStorage
 from support.memory_storage import MemoryStorage
 
@@ -96,7 +97,7 @@ class Asleep(MemoryStorage):
     """A disk whose files exist and cannot be read, like a sensor that sleeps."""
 
     def read(self, path: str) -> bytes | None:
-        raise OSError(11, "Resource temporarily unavailable")
+        raise DeviceError("disk_failed", f"{path}: Resource temporarily unavailable")
 
 
 def test_a_sensor_that_cannot_be_read_is_no_sensor() -> None:

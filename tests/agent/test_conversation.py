@@ -165,6 +165,18 @@ def test_confidence_below_the_incumbents_fails_the_trial() -> None:
     assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
 
 
+def test_an_agent_that_was_killed_before_a_trial_still_knows_the_incumbent() -> None:
+    device = installed("1")
+    look(device, serving("1", requests=500, confidence_sum=475.0, confidence_count=500))
+    check_in(device, offer("3"))
+    stage_release(device, "3")
+    device.boot(serving=serving("1", requests=500, confidence_sum=475.0, confidence_count=500))
+    check_in(device, offer("3"))
+    device.hear(Activated(job=device.job(Apply), status=serving("3")))
+    look(device, serving("3", requests=50, confidence_sum=20.0, confidence_count=50))
+    assert spooled(device) == [(OutcomeKind.TRIAL_FAILED, "confidence_drop")]
+
+
 def goes_on(device: Device, release: str, *, pid: int) -> None:
     """The serving process is started again with the trial, whose healthy time starts anew."""
     assert device.stage is Stage.WATCHING
@@ -619,7 +631,7 @@ def test_a_release_that_cannot_be_gone_back_to_is_refused_and_offered_again_late
     assert device.stage is Stage.ACTIVATING
 
 
-def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
+def test_an_offer_that_is_not_that_of_its_manifest_is_dropped_and_offered_again() -> None:
     device = installed("1")
     check_in(device, offer("2"))
     device.hear(
@@ -630,8 +642,11 @@ def test_a_manifest_other_than_the_offered_one_is_refused() -> None:
             manifest=manifest("3"),
         )
     )
-    assert spooled(device) == [(OutcomeKind.REFUSED, "digest_mismatch")]
-    assert device.holds("a") == "1"
+    assert spooled(device) == [(OutcomeKind.DEFERRED, "transfer_damaged")]
+    assert (device.holds("a"), device.stage) == ("1", Stage.IDLE)
+    device.now += device.state.interval_s
+    check_in(device, offer("2"))
+    assert device.stage is Stage.MANIFEST
 
 
 @pytest.mark.parametrize(

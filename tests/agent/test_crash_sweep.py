@@ -18,6 +18,7 @@ from edgefleet.agent.table import Stage
 from support.agent_world import model_bytes
 from support.device_world import World, fork
 from support.memory_storage import PowerCut, When
+from support.own_files import lose, replace
 
 ENDS = {  # offer after release 1: (release that serves in the end, outcomes at the hub)
     "2": ("2", ["confirmed"]),
@@ -185,7 +186,7 @@ def test_a_release_that_takes_the_power_down_is_given_up_after_its_attempts() ->
 
 def test_a_device_that_lost_its_state_goes_on_with_the_release_that_it_has() -> None:
     world = on_release_1()
-    del world.storage.files["state.json"]
+    lose(world.storage.files, "state.json")
     world.offer("2")
     live(world, [], power_lost=True)
     assert world.pointed() == "2"
@@ -195,7 +196,7 @@ def test_a_device_that_lost_its_state_goes_on_with_the_release_that_it_has() -> 
 def test_a_device_that_lost_its_state_uses_no_outcome_id_again() -> None:
     world = on_release_1()
     before = set(world.hub.outcomes)
-    del world.storage.files["state.json"]
+    lose(world.storage.files, "state.json")
     world.offer("2")
     live(world, [], power_lost=True)
     offered = {
@@ -206,7 +207,7 @@ def test_a_device_that_lost_its_state_uses_no_outcome_id_again() -> None:
 
 def test_a_damaged_state_is_kept_aside_and_the_device_goes_on() -> None:
     world = on_release_1()
-    world.storage.files["state.json"] = b'{"stage": "no'
+    replace(world.storage.files, "state.json", b'{"stage": "no')
     world.offer("2")
     live(world, [], power_lost=True)
     assert world.pointed() == "2"

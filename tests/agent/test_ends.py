@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from edgefleet.protocol.device import IsolationReason
+from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from support.agent_process import AgentProcess, Publisher, device
 from support.bad_requests import (
     Client,
@@ -21,7 +24,7 @@ from support.bad_requests import (
 from support.cgroup import memory_group
 from support.fake_hub import FakeHub, fake_hub
 
-_PATHS = [str(Path(__file__).parents[1] / "support" / "segfault"), os.environ.get("PYTHONPATH")]
+_PATHS = [str(Path(__file__).parents[1] / "support" / "bad_runtime"), os.environ.get("PYTHONPATH")]
 PLANTED = {"PYTHONPATH": os.pathsep.join(filter(None, _PATHS))}
 LIMIT_MIB = 600  # of agent, serving process and worker; they take about 250 without a leak
 
@@ -36,6 +39,12 @@ def hub() -> Generator[FakeHub]:
 def pair(hub: FakeHub, tmp_path: Path) -> Generator[tuple[AgentProcess, Publisher]]:
     with device(tmp_path, hub) as both:
         yield both
+
+
+def ends(hub: FakeHub) -> dict[str, int]:
+    """The ends of serving by cause, as the last check-in has them."""
+    serving = hub.check_ins[-1].serving
+    return {} if serving is None else {one.cause: one.count for one in serving.ends}
 
 
 def detail(hub: FakeHub) -> str:
@@ -124,3 +133,35 @@ def test_a_confirmed_release_that_crashes_is_started_again_counted_and_named(
         client.wait_for("1", 5)
     hub.wait(lambda hub: reported_errors(hub) >= 2)
     wait_status(agent, lambda _, mine: mine.worker is not None)
+    hub.wait(lambda hub: ends(hub).get("SIGSEGV", 0) >= 2)
+
+
+def test_a_confirmed_release_that_is_killed_for_memory_says_so(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    with memory_group(LIMIT_MIB) as group:
+        if group is None:
+            pytest.skip("This machine does not allow a memory cgroup.")
+        publisher = Publisher(tmp_path, hub)
+        agent = AgentProcess(tmp_path, hub, publisher.key, fault=group.join())
+        try:
+            publisher.offer("1", description="leak on white")
+            agent.start(environ=PLANTED)
+            confirmed(hub, "1")
+            wait_status(agent, lambda _, mine: mine.ready and mine.worker is None)
+            with Client(agent.serve) as client:
+                client.bad.set()
+                hub.wait(lambda hub: ends(hub).get(OUT_OF_MEMORY))
+                client.bad.clear()
+                client.wait_for("1", 5)
+            assert "SIGKILL (out of memory)" in agent.log()
+            said = subprocess.run(
+                [sys.executable, "-m", "edgefleet.agent", "status", "--data-dir", str(agent.data)],
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert "SIGKILL (out of memory)" in said.stdout
+        finally:
+            agent.end()

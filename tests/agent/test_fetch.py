@@ -6,6 +6,8 @@ import pytest
 
 from edgefleet.agent import limits
 from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.transfer import DamagedTransferError
+from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, PublisherError
@@ -29,6 +31,7 @@ class Hub:
         self.data = data
         self.break_after: int | None = None
         self.ranges_known = True
+        self.headers: dict[str, str] = {}
         self.error: EdgefleetError | None = None
         self.asked: list[str] = []
         self.chunk = 1000
@@ -42,7 +45,7 @@ class Hub:
         body: bytes | Iterable[bytes] | None = None,
         timeout_s: float = 10.0,
     ) -> Answer:
-        return Answer(200, {}, self.data)
+        return Answer(200, self.headers, self.data)
 
     def download(
         self, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
@@ -54,7 +57,9 @@ class Hub:
             return Download(self.error.status, {}, iter([body]))
         ranged = bool(said) and self.ranges_known
         start = int(said.removeprefix("bytes=").rstrip("-")) if ranged else 0
-        return Download(206 if ranged else 200, {}, self._chunks(self.data[start:]))
+        place = {"content-range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"} if ranged else {}
+        headers = place | self.headers
+        return Download(206 if ranged else 200, headers, self._chunks(self.data[start:]))
 
     def _chunks(self, rest: bytes) -> Iterable[bytes]:  # type: ignore[misc] - a generator
         sent = 0
@@ -110,9 +115,41 @@ def test_what_stood_there_before_makes_way_first(disk: MemoryStorage) -> None:
 
 def test_other_bytes_than_announced_are_refused_and_leave_nothing(disk: MemoryStorage) -> None:
     hub = Hub(DATA[:-1] + b"?")
-    with pytest.raises(PublisherError) as refused:
+    with pytest.raises(DamagedTransferError) as damaged:
         fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
-    assert (refused.value.code, disk.files, len(hub.asked)) == ("digest_mismatch", {}, 1)
+    assert (damaged.value.found, damaged.value.refusal) == (sha256_hex(hub.data), "digest_mismatch")
+    assert (damaged.value.code, disk.files, len(hub.asked)) == ("transfer_damaged", {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"content-type": "text/html; charset=utf-8"}, "a login page answered"),
+        ({"content-encoding": "gzip"}, "changed the encoding"),
+        ({"content-length": "17"}, "announces 17 bytes"),
+        ({"content-range": "bytes 0-9999/10000"}, "The range of the answer is bytes 0-9999"),
+        ({"content-range": ""}, "is missing"),
+    ],
+)
+def test_an_answer_that_is_another_one_leaves_the_part_as_it_is(
+    disk: MemoryStorage, headers: dict[str, str], text: str
+) -> None:
+    hub = Hub()
+    disk.files[PART] = DATA[:5000]
+    hub.headers = headers
+    with pytest.raises(DamagedTransferError, match=text) as damaged:
+        fetcher(disk, hub).file("digits", "b", "model.onnx", ARTIFACT, Token())
+    assert (damaged.value.found, disk.files) == ("", {PART: DATA[:5000]})
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_a_manifest_that_is_none_is_damage_in_transit(disk: MemoryStorage, kind: str) -> None:
+    hub = Hub(b"<html>Please log in</html>")
+    hub.headers = {"content-type": kind}
+    with pytest.raises(DamagedTransferError) as damaged:
+        fetcher(disk, hub).manifest("digits", "b", "0" * 64, Trust(()).open)
+    assert (damaged.value.found != "") == (kind == "application/json")
+    assert disk.files == {}
 
 
 def test_a_part_that_was_spoilt_is_fetched_again_from_the_start(disk: MemoryStorage) -> None:
@@ -125,7 +162,7 @@ def test_a_part_that_was_spoilt_is_fetched_again_from_the_start(disk: MemoryStor
 def test_more_bytes_than_announced_are_refused_before_they_fill_the_disk(
     disk: MemoryStorage,
 ) -> None:
-    with pytest.raises(PublisherError, match="more bytes"):
+    with pytest.raises(DamagedTransferError, match="more bytes"):
         fetcher(disk, Hub(DATA * 100)).file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files == {}
 
@@ -187,10 +224,11 @@ def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStor
     def stranger(_: bytes) -> tuple[str, ReleaseManifest]:
         raise PublisherError("signature_invalid", "no")
 
-    with pytest.raises(PublisherError):
-        fetcher(disk, Hub()).manifest("digits", "b", "0" * 64, stranger)
+    with pytest.raises(DamagedTransferError) as damaged:
+        fetcher(disk, Hub()).manifest("digits", "b", "d", stranger)
+    assert damaged.value.refusal == "signature_invalid", "if the same bytes come again and again"
     assert disk.files == {}
-    opened = fetcher(disk, Hub()).manifest("digits", "b", "0" * 64, lambda _: ("d", manifest("2")))
+    opened = fetcher(disk, Hub()).manifest("digits", "b", "d", lambda _: ("d", manifest("2")))
     assert opened == ("d", manifest("2"))
     assert disk.files == {"models/digits/b/manifest.next.json": DATA}
 
@@ -198,7 +236,7 @@ def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStor
 def test_the_envelope_of_the_previous_release_stays_until_its_files_go(disk: MemoryStorage) -> None:
     disk.files["models/digits/b/manifest.json"] = b"previous"
     mine = fetcher(disk, Hub())
-    mine.manifest("digits", "b", "0" * 64, lambda data: (data[:8].hex(), manifest("2")))
+    mine.manifest("digits", "b", "d", lambda data: ("d" if data == DATA else "", manifest("2")))
     assert disk.files["models/digits/b/manifest.json"] == b"previous"
     mine.file("digits", "b", "model.onnx", ARTIFACT, Token())
     assert disk.files["models/digits/b/manifest.json"] == DATA

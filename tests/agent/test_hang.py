@@ -21,7 +21,9 @@ from support.bad_requests import (
 )
 from support.fake_hub import FakeHub, fake_hub
 
-WAYS = pytest.mark.parametrize("slow", [False, True], ids=["event loop", "thread"])
+WAYS = pytest.mark.parametrize(
+    "slow", [False, pytest.param(True, marks=pytest.mark.long)], ids=["event loop", "thread"]
+)
 """Where the model runs in the serving process."""
 
 

@@ -3,10 +3,10 @@
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingProbed, TimerFired
 from edgefleet.agent.isolation import record
-from edgefleet.agent.log import narrate
+from edgefleet.agent.narration import narrate
 from edgefleet.agent.state import Crashes
 from edgefleet.base.limits import MODELS_PER_DEVICE
-from edgefleet.protocol.device import CheckIn, CheckInAnswer, IsolationReason
+from edgefleet.protocol.device import CheckIn, CheckInAnswer, IsolationReason, isolation_text
 from edgefleet.protocol.wire import encode
 from support.agent_world import Device
 
@@ -138,5 +138,5 @@ def test_the_log_has_the_reason() -> None:
     before = device.state
     event = ServingProbed(status=None, alive=False, draw=0.5, ran=("a", "b"))
     device.hear(event)
-    texts = [text for _, text in narrate(before, event, device.state)]
-    assert f"model a gets a process of its own: {WITH_OTHERS}" in texts
+    texts = [text for _, text in narrate(before, event, device.state, device.now)]
+    assert f"a: {isolation_text(WITH_OTHERS)}" in texts

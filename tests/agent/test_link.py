@@ -9,7 +9,16 @@ import pytest
 from edgefleet.agent import link as agent_link
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import ARTIFACT_PATH, MANIFEST_PATH
-from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
+from edgefleet.agent.link import (
+    CREDENTIAL,
+    Credential,
+    Enrolment,
+    HubLink,
+    Unenrolled,
+    enrol,
+    load_credential,
+)
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.network import Answer, HttpLink
@@ -17,10 +26,13 @@ from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn
+from edgefleet.protocol.wire import encode
 from support.agent_world import FACTS
 from support.fake_hub import FakeHub, fake_hub
+from support.own_files import copies
 
 SAID = CheckIn(protocol=1, seq=1)
+ENROLMENT = Enrolment(claim="claim-1", name="device", facts=FACTS, labels={"site": "lyon"})
 
 
 @pytest.fixture
@@ -35,19 +47,15 @@ def storage(tmp_path: Path) -> FolderStorage:
 
 
 def enrolled(hub: FakeHub, storage: FolderStorage) -> Credential:
-    return enrol(
-        HttpLink(hub.url),
-        storage,
-        hub=hub.url,
-        claim="claim-1",
-        name="device",
-        facts=FACTS,
-        labels={"site": "lyon"},
+    return enrol(HttpLink(hub.url), storage, hub.url, ENROLMENT)
+
+
+def linked(
+    hub: FakeHub, credential: Credential | None, storage: FolderStorage, **more: bool
+) -> HubLink:
+    return HubLink(
+        hub.url, credential, ENROLMENT, storage, HttpLink, entropy=SeededEntropy(1), **more
     )
-
-
-def linked(credential: Credential, storage: FolderStorage) -> HubLink:
-    return HubLink(credential, storage, HttpLink, SeededEntropy(1))
 
 
 def test_the_paths_are_those_of_the_table() -> None:
@@ -58,10 +66,77 @@ def test_the_paths_are_those_of_the_table() -> None:
     assert BY_NAME["device_artifact"].path == ARTIFACT_PATH + "{sha256}"
 
 
-def test_a_credential_is_kept_for_its_hub_alone(hub: FakeHub, storage: FolderStorage) -> None:
+@pytest.mark.parametrize("spelling", ["{}/", "http://localhost:{port}", "HTTP://127.0.0.1:{port}"])
+def test_a_hub_is_the_same_under_another_address(
+    hub: FakeHub, storage: FolderStorage, spelling: str
+) -> None:
+    enrolled(hub, storage)
+    hub.claims = {"claim-1"}
+    hub.url = spelling.format(hub.url, port=hub.url.rpartition(":")[2])
+    link = linked(hub, load_credential(storage), storage)
+    assert isinstance(link.check_in(SAID), CheckInAnswered)
+    assert len(hub.enrolled) == 1, "the device is not new"
+    link.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+@pytest.mark.parametrize("place", copies(CREDENTIAL))
+def test_one_damaged_copy_of_the_credential_is_no_loss(
+    hub: FakeHub, storage: FolderStorage, place: str, damage: bytes | None
+) -> None:
     credential = enrolled(hub, storage)
-    assert load_credential(storage, hub.url) == credential
-    assert load_credential(storage, "http://another:1") is None
+    storage.remove(place)
+    if damage is not None:
+        storage.write(place, damage)
+    assert load_credential(storage) == credential
+    assert OwnFile(storage, CREDENTIAL).is_intact(encode(credential)), "and it is written again"
+
+
+def test_a_credential_of_an_older_agent_is_read(hub: FakeHub, storage: FolderStorage) -> None:
+    credential = enrolled(hub, storage)
+    OwnFile(storage, CREDENTIAL).remove()
+    storage.write(CREDENTIAL, encode(credential))
+    assert load_credential(storage) == credential
+
+
+def test_a_device_that_lost_its_credential_tries_again_until_it_is_enrolled(
+    hub: FakeHub, storage: FolderStorage
+) -> None:
+    hub.claims.clear()
+    link = linked(hub, None, storage)
+    for _ in range(2):
+        failed = link.check_in(SAID)
+        assert isinstance(failed, CheckInFailed)
+        assert failed.code == "claim_used"
+    hub.claims = {"claim-1"}
+    assert isinstance(link.check_in(SAID), CheckInAnswered)
+    assert load_credential(storage) == link.credential
+    link.close()
+
+
+def test_a_new_device_without_a_release_says_at_once_why_it_cannot_enrol(
+    hub: FakeHub, storage: FolderStorage
+) -> None:
+    hub.claims.clear()
+    with pytest.raises(Unenrolled, match="claim_used"):
+        linked(hub, None, storage, must_enrol=True).check_in(SAID)
+
+
+@pytest.mark.parametrize("code", ["credential_invalid", "device_removed"])
+def test_a_credential_that_the_hub_does_not_accept_is_replaced_with_the_claim(
+    hub: FakeHub, storage: FolderStorage, code: str
+) -> None:
+    hub.refuse_with = code
+    foreign = msgspec.structs.replace(enrolled(hub, storage), token="of-another-hub")
+    link = linked(hub, foreign, storage)
+    failed = link.check_in(SAID)
+    assert isinstance(failed, CheckInFailed)
+    assert failed.code == code
+    assert link.credential == foreign, "the claim was used, so the old one stays"
+    hub.claims = {"claim-1"}
+    link.check_in(SAID)
+    assert isinstance(link.check_in(SAID), CheckInAnswered)
+    link.close()
 
 
 def test_a_claim_that_was_used_raises_and_keeps_nothing(
@@ -71,18 +146,18 @@ def test_a_claim_that_was_used_raises_and_keeps_nothing(
     with pytest.raises(DeviceError) as used:
         enrolled(hub, storage)
     assert used.value.code == "claim_used"
-    assert load_credential(storage, hub.url) is None
+    assert load_credential(storage) is None
 
 
 def test_a_check_in_is_answered(hub: FakeHub, storage: FolderStorage) -> None:
-    link = linked(enrolled(hub, storage), storage)
+    link = linked(hub, enrolled(hub, storage), storage)
     assert isinstance(link.check_in(SAID), CheckInAnswered)
     assert hub.check_ins == [SAID]
     link.close()
 
 
 def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderStorage) -> None:
-    link = linked(enrolled(hub, storage), storage)
+    link = linked(hub, enrolled(hub, storage), storage)
     hub.last_seq = 41
     failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
@@ -95,11 +170,11 @@ def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: Fol
     with reserve_port() as nobody:  # no server listens there
         port = nobody.getsockname()[1]
         gone = msgspec.structs.replace(before, checkin_url=f"http://127.0.0.1:{port}")
-        link = linked(gone, storage)
+        link = linked(hub, gone, storage)
         failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
     assert failed.code == "unreachable"
-    assert load_credential(storage, hub.url) == before, "and stored for the next start"
+    assert load_credential(storage) == before, "and stored for the next start"
     assert isinstance(link.check_in(SAID), CheckInAnswered)
     link.close()
 
@@ -110,7 +185,7 @@ def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: Fol
 def test_a_hub_in_trouble_is_a_failure_to_be_tried_again(
     hub: FakeHub, storage: FolderStorage, how: str, code: str
 ) -> None:
-    link = linked(enrolled(hub, storage), storage)
+    link = linked(hub, enrolled(hub, storage), storage)
     setattr(hub, how, True)
     failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
@@ -125,7 +200,7 @@ def test_a_check_in_address_that_is_none_is_asked_for_again(
     hub: FakeHub, storage: FolderStorage, odd: str
 ) -> None:
     credential = msgspec.structs.replace(enrolled(hub, storage), checkin_url=odd)
-    link = linked(credential, storage)
+    link = linked(hub, credential, storage)
     assert isinstance(link.check_in(SAID), CheckInFailed)
     assert isinstance(link.check_in(msgspec.structs.replace(SAID, seq=2)), CheckInAnswered)
 
@@ -133,7 +208,7 @@ def test_a_check_in_address_that_is_none_is_asked_for_again(
 def test_an_answer_nested_without_end_is_a_check_in_that_failed(
     hub: FakeHub, storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = linked(enrolled(hub, storage), storage)
+    link = linked(hub, enrolled(hub, storage), storage)
     deep = Answer(200, {}, b'{"interval_s": 1, "more": ' + b"[" * 100_000)
 
     def answer(*_: object, **__: object) -> Answer:

@@ -6,16 +6,25 @@ import logging
 import pytest
 
 from edgefleet.agent import log
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, StagingFailed, TimerFired
-from edgefleet.protocol.device import CheckInAnswer, OutcomeKind
-from support.agent_world import Device, offer
+from edgefleet.agent.event import (
+    Activated,
+    CheckInAnswered,
+    CheckInFailed,
+    ServingProbed,
+    StagingFailed,
+    TimerFired,
+)
+from edgefleet.agent.narration import narrate
+from edgefleet.protocol.device import CheckInAnswer
+from support.agent_steps import check_in, installed, to_watching
+from support.agent_world import Device, offer, serving, trial_crashed
 from support.device_world import World
 
 
 def lines(device: Device, event: object) -> list[str]:
     before = device.state
     device.hear(event)  # type: ignore[arg-type] - any event
-    return [text for _, text in log.narrate(before, event, device.state)]  # type: ignore[arg-type] - as above
+    return [text for _, text in narrate(before, event, device.state, device.now)]  # type: ignore[arg-type] - as above
 
 
 def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
@@ -25,7 +34,7 @@ def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
 
     def listen(state, event, now):  # type: ignore[no-untyped-def] - step's own types
         new, effects = core(state, event, now)
-        told.extend(text for _, text in log.narrate(state, event, new))
+        told.extend(text for _, text in narrate(state, event, new, now))
         return new, effects
 
     world.core = listen
@@ -34,16 +43,14 @@ def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
     world.start()
     world.run_until_told("1")
     assert told == [
-        "digits: idle -> manifest (release 1, rollout ro-1)",
-        "digits: manifest -> fetching (release 1, rollout ro-1)",
-        "digits: fetching -> proving (release 1, rollout ro-1)",
-        "release 1 trial_started",
-        "digits: proving -> announcing (release 1, rollout ro-1)",
-        "digits: announcing -> activating (release 1, rollout ro-1)",
-        "digits: activating -> watching (release 1, rollout ro-1)",
-        "serves digits 1",
-        "release 1 confirmed",
-        "digits: watching -> idle (release 1, rollout ro-1)",
+        "No release is installed. The agent waits for an offer of the hub.",
+        "digits 1 is offered by rollout ro-1.",
+        "digits 1 is being downloaded: 0.3 KiB.",
+        "digits 1 is downloaded. Its golden set runs on this device.",
+        "digits 1 is proved: 0 golden cases, accuracy 0.000, p50 0.0 ms.",
+        "digits 1 waits for the hub to admit its trial.",
+        "digits 1 is in trial, and is confirmed after 10 s of good health.",
+        "digits 1 is confirmed.",
     ]
 
 
@@ -51,7 +58,9 @@ def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
     device = Device()
     device.boot(whole=())
     down = CheckInFailed(seq=1, code="unreachable", draw=0.5)
-    assert lines(device, down) == ["check-in failed: unreachable; retrying with backoff"]
+    assert lines(device, down) == [
+        "The hub is lost (unreachable). The agent serves on and retries with backoff."
+    ]
     for seq in (2, 3):
         device.now += 60
         assert lines(device, TimerFired(draw=0.5)) == []
@@ -60,7 +69,7 @@ def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
     device.now += 60
     device.hear(TimerFired(draw=0.5))
     back = CheckInAnswered(seq=4, answer=CheckInAnswer(interval_s=60.0), draw=0.5)
-    assert lines(device, back) == ["check-in answered again"]
+    assert lines(device, back) == ["The hub answers again after 180 s."]
 
 
 def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
@@ -73,11 +82,49 @@ def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
     failed = StagingFailed(
         model="digits", job=1, code="signature_invalid", detail="No trusted key.", draw=0.5
     )
-    assert lines(device, failed) == [
-        "work failed: signature_invalid: No trusted key.",
-        f"release 2 {OutcomeKind.REFUSED}: signature_invalid: No trusted key.",
-        "digits: manifest -> idle (release 2, rollout ro-2)",
+    assert lines(device, failed) == ["digits 2 is refused: signature_invalid: No trusted key."]
+
+
+def test_work_that_is_repeated_says_why() -> None:
+    device = Device()
+    device.boot(whole=())
+    device.hear(
+        CheckInAnswered(
+            seq=1, answer=CheckInAnswer(interval_s=60.0, offers=(offer("2"),)), draw=0.5
+        )
+    )
+    lost = StagingFailed(
+        model="digits", job=1, code="connection_lost", detail="9 bytes are missing.", draw=0.5
+    )
+    assert lines(device, lost) == [
+        "digits 2 is not staged: connection_lost: 9 bytes are missing. The agent tries again."
     ]
+
+
+def test_serving_that_ends_is_told_with_its_signal_and_its_return() -> None:
+    device = installed()
+    ended = ServingProbed(status=None, alive=False, draw=0.5, ran=("digits",), ends=("SIGKILL",))
+    assert lines(device, ended) == [
+        "The serving process ended by itself: SIGKILL, while digits ran.",
+        "Serving is down: no release of digits is served.",
+    ]
+    device.now += 2.0
+    device.hear(TimerFired(draw=0.5))
+    job = device.state.soft.switch
+    assert job is not None
+    served = Activated(job=job, status=serving("1", pid=200))
+    assert lines(device, served) == ["Serving is up again after 2.0 s: digits 1."]
+    assert lines(device, ended)[0] == (
+        "The serving process ended by itself: SIGKILL, while digits ran (2 times in the last hour)."
+    )
+
+
+def test_a_trial_that_fails_says_its_cause() -> None:
+    device = installed()
+    check_in(device)
+    to_watching(device, "2")
+    ended = ServingProbed(status=trial_crashed("1"), alive=True, draw=0.5)
+    assert lines(device, ended) == ["digits 2 is rolled back: serving_crashed: The worker crashed."]
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -1,19 +1,24 @@
-"""The loop saves before it executes effects, waits for a full disk, and ends on a defect."""
+"""The loop saves before it executes effects, goes on with a full disk, and ends on a defect."""
 
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
+from functools import partial
 
 import pytest
 
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import status_of
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
 from edgefleet.agent.loop import Loop, Parts
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import STATE, Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.stored import from_store
+from edgefleet.agent.systemd import Notifier
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import SystemClock
@@ -33,12 +38,23 @@ class Hub:
     def __init__(self, disk: MemoryStorage) -> None:
         self.disk = disk
         self.reserved: list[tuple[int, int]] = []
+        self.sent: list[CheckIn] = []
         self.asked = threading.Event()
         self.defect: Exception | None = None
         self.offer: Offer | None = None
 
+    def wait(self, what: Callable[[CheckIn], bool]) -> bool:
+        """Wait until ``what`` is true of a check-in."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            if any(map(what, tuple(self.sent))):
+                return True
+            time.sleep(0.005)
+        return False
+
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
-        stored = self.disk.files.get(STATE)
+        stored = OwnFile(self.disk, STATE).content()
+        self.sent.append(check_in)
         self.reserved.append((check_in.seq, from_store(stored).seq_reserved if stored else 0))
         self.asked.set()
         if self.defect:
@@ -106,6 +122,8 @@ class Running:
                 clock=SystemClock(),
                 entropy=SeededEntropy(1),
                 sensors=BoardSensors(self.disk),
+                describe=partial(status_of, version="1", device="device", hub="hub"),
+                notifier=Notifier({}, time.monotonic),
             ),
             AgentState(interval_s=0.05),
             FACTS,
@@ -140,35 +158,28 @@ def test_a_number_is_on_the_disk_before_the_hub_sees_it(running: Running) -> Non
     assert all(seq <= reserved for seq, reserved in running.hub.reserved)
 
 
-def test_nothing_is_done_while_the_state_finds_no_room(
+def test_a_device_that_cannot_store_its_state_starts_nothing_and_says_why(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = threading.Event()
+    monkeypatch.setattr(limits, "DISK_RETRY_S", 0.01)
     running.disk.capacity_bytes = 100
-    write = running.disk.write
-
-    def told(path: str, data: bytes) -> None:
-        try:
-            write(path, data)
-        except Exception:
-            refused.set()
-            raise
-
-    monkeypatch.setattr(running.disk, "write", told)
+    running.hub.offer = offer("2")
     running.thread.start()
-    for _ in range(3):
-        assert refused.wait(WAIT_S)
-        refused.clear()
-    assert running.hub.reserved == []
+    assert running.hub.wait(lambda sent: [one.reason for one in sent.outcomes] == ["disk_full"])
+    facts = [sent.facts for sent in running.hub.sent if sent.facts is not None]
+    assert facts[0].disk_fault == "disk_full"
+    assert {one.kind for sent in running.hub.sent for one in sent.outcomes} == {"deferred"}
+    assert STATE not in running.disk.files
     running.disk.capacity_bytes = 1 << 30
-    assert running.hub.asked.wait(WAIT_S)
+    assert running.hub.wait(lambda sent: sent.facts is not None and not sent.facts.disk_fault)
+    assert STATE in running.disk.files
 
 
-def test_a_loop_that_waits_for_room_can_be_stopped(running: Running) -> None:
+def test_a_loop_that_cannot_store_its_state_can_be_stopped(running: Running) -> None:
     running.disk.capacity_bytes = 0
     running.thread.start()
     running.end()
-    assert (running.hub.reserved, running.serving.stopped) == ([], True)
+    assert running.serving.stopped
 
 
 def test_a_defect_in_a_lane_ends_the_loop_with_it(running: Running) -> None:

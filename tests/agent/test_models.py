@@ -15,6 +15,7 @@ from edgefleet.protocol.device import CheckIn, CheckInAnswer, Offer, OutcomeKind
 from support.agent_world import model_bytes
 from support.device_world import MODELS, World, at_rest
 from support.memory_storage import PowerCut, When
+from support.own_files import content, lose, replace
 
 
 def started(world: World | None = None) -> World:
@@ -54,7 +55,7 @@ def test_second_model_is_added_and_first_keeps_serving() -> None:
 
     world.run(watched)
     assert served == {"1"}
-    assert world.storage.files[POINTER] == b"detector a\ndigits a\n"
+    assert content(world.storage.files, POINTER) == b"detector a\ndigits a\n"
     assert {one.model for one in world.serving.models} == {"detector", "digits"}  # type: ignore[union-attr] - it serves
     assert world.hub.runs("detector") == world.hub.runs("digits") == "1"
 
@@ -186,7 +187,7 @@ def test_state_lost_pointer_serves_all_models() -> None:
     world = with_release_1(*MODELS)
     world.offer("2", model="gate")
     world.run(until("gate", Stage.WATCHING), drain=False)
-    del world.storage.files[STATE]
+    lose(world.storage.files, STATE)
     world.hub.offers.clear()
     started(world)
     world.run(lambda world: world.serving is not None and len(world.serving.models) == len(MODELS))
@@ -198,14 +199,16 @@ def test_state_lost_pointer_serves_all_models() -> None:
 
 def test_one_line_of_the_pointer_names_an_unknown_model() -> None:
     world = with_release_1("detector", "digits")
-    del world.storage.files[STATE]
+    lose(world.storage.files, STATE)
     lines = b"../../etc a\ndetector a\nghost b\ndigits a\ngate c\n"
-    world.storage.files[POINTER] = lines
+    replace(world.storage.files, POINTER, lines)
     started(world)
     world.run(lambda world: world.serving is not None)
     assert sorted(world.state.models) == ["detector", "digits"]
     assert (world.served("detector"), world.served("digits")) == ("1", "1")
-    assert world.storage.files[POINTER] == b"detector a\ndigits a\n", "the file is put right"
+    assert content(world.storage.files, POINTER) == b"detector a\ndigits a\n", (
+        "the file is put right"
+    )
 
 
 def test_damaged_slot_of_one_model_leaves_others() -> None:
@@ -216,7 +219,7 @@ def test_damaged_slot_of_one_model_leaves_others() -> None:
     world.run(lambda world: world.serving is not None)
     assert world.state.models["digits"].active is None
     assert (world.served("detector"), world.served("gate")) == ("1", "1")
-    assert world.storage.files[POINTER] == b"detector a\ngate a\n"
+    assert content(world.storage.files, POINTER) == b"detector a\ngate a\n"
     world.offer("1", rollout="ro-again")
     world.run(lambda world: world.pointed() == "1")
     assert world.served("digits") == "1", "the hub offers it again, as the device reports none"
@@ -398,7 +401,7 @@ def test_a_first_release_that_fails_beside_another_model_leaves_the_other_alone(
         world.run(at_rest)
     assert (world.served("digits"), world.served("detector")) == ("1", None)
     assert world.hub.runs("detector") is None
-    assert world.storage.files[POINTER] == b"digits a\n"
+    assert content(world.storage.files, POINTER) == b"digits a\n"
 
 
 def test_a_quality_window_of_a_model_ends_at_the_switch_of_another() -> None:

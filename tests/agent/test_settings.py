@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.agent.settings import OPTIONS, AgentSettings, parse
+from edgefleet.agent import settings
+from edgefleet.agent.settings import (
+    CREDENTIAL,
+    OPTIONS,
+    AgentSettings,
+    Call,
+    as_toml,
+    parse,
+    parse_call,
+)
 from edgefleet.base.errors import OperatorError
 
 GIVEN = (
@@ -38,6 +47,7 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
         "EDGEFLEET_AGENT_PROFILE": "generic_x86",
         "EDGEFLEET_AGENT_TRUST": "trust",
         "EDGEFLEET_AGENT_CLAIM": "claim",
+        "EDGEFLEET_AGENT_CLAIM_FILE": "absent",
         "EDGEFLEET_AGENT_DATA_DIR": str(tmp_path),
         "EDGEFLEET_AGENT_SERVE": "0.0.0.0:80",
         "EDGEFLEET_AGENT_BYTES_PER_S": "1000",
@@ -123,3 +133,40 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert all(f"--{option.name}" in said for option in OPTIONS)
+
+
+def test_the_claim_comes_from_a_file_or_from_systemd_and_may_be_gone_later(tmp_path: Path) -> None:
+    (tmp_path / "claim").write_text("efc_file\n")
+    (tmp_path / CREDENTIAL).write_text("efc_credential\n")
+    by_file = (*GIVEN, "--claim-file", str(tmp_path / "claim"))
+    systemd = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert parse(by_file, {}).claim == "efc_file"
+    assert parse(GIVEN, systemd).claim == "efc_credential"
+    assert parse(by_file, systemd).claim == "efc_file"
+    assert parse((*by_file, "--claim", "efc_given"), systemd).claim == "efc_given"
+    (tmp_path / "claim").unlink()
+    assert parse(by_file, {}).claim == ""
+    with pytest.raises(OperatorError, match="cannot be read") as caught:
+        parse((*GIVEN, "--claim-file", str(tmp_path)), {})
+    assert caught.value.field == "claim_file"
+
+
+def test_a_file_made_of_options_means_the_same_and_has_no_claim(tmp_path: Path) -> None:
+    given = (*GIVEN, "--label", "site=lyon", "--bytes-per-s", "9", "--json-log")
+    file = tmp_path / "agent.toml"
+    file.write_text(as_toml(parse((*given, "--claim", "efc_secret"), {})))
+    assert "efc_secret" not in file.read_text()
+    assert parse(["run", "--config", str(file)], {}) == parse(given, {})
+
+
+def test_the_usual_file_is_read_if_it_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "agent.toml"
+    monkeypatch.setattr(settings, "CONFIG", file)
+    with pytest.raises(OperatorError):
+        parse(["run"], {})
+    file.write_text(as_toml(parse(GIVEN, {})))
+    assert parse(["run"], {}) == parse(GIVEN, {})
+    assert parse_call(["health"], {}) == Call("health", Path("edgefleet-agent"))
+    assert parse_call(["status", "--json", "--data-dir", "d"], {}).data_dir == Path("d")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edgefleet.agent import limits
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.slots import POINTER, STATE, Slots
 from edgefleet.agent.state import AgentState, ModelState
 from edgefleet.agent.stored import OneModelState, to_store
@@ -13,6 +14,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.wire import encode
 from support.device_world import World
 from support.memory_storage import MemoryStorage, PowerCut, When
+from support.own_files import content, lose, replace
 
 OLD_STAGES = [stage for stage in Stage if stage not in (Stage.QUEUED, Stage.STAGED)]
 
@@ -56,8 +58,8 @@ def old_device(stage: Stage = Stage.IDLE) -> World:
     pointed = mine.attempt.slot if trial and mine.attempt else mine.active
     for name in [name for name in files if name.startswith("models/digits/")]:
         files[name.replace("models/digits", "slots")] = files.pop(name)
-    files[STATE] = old_state(world.state)
-    files[POINTER] = str(pointed).encode()  # version 2 moved it when the trial started
+    replace(files, STATE, old_state(world.state))
+    replace(files, POINTER, str(pointed).encode())  # version 2 moved it when the trial started
     world.activations.clear()
     return world
 
@@ -71,9 +73,9 @@ def ends(world: World, release: str) -> None:
     )
     world.check()
     name = world.state.models["digits"].active
-    assert world.storage.files[POINTER] == f"digits {name}\n".encode()
+    assert content(world.storage.files, POINTER) == f"digits {name}\n".encode()
     assert not [name for name in world.storage.files if name.startswith("slots/")]
-    assert json.loads(world.storage.files[STATE])["version"] == 3
+    assert json.loads(content(world.storage.files, STATE))["version"] == 3
 
 
 @pytest.mark.parametrize("stage", OLD_STAGES)
@@ -92,7 +94,7 @@ def test_a_release_that_was_on_trial_is_not_the_one_to_go_back_to() -> None:
     assert world.storage.files[POINTER] == b"b"
     world.boot()
     world.start()
-    assert world.storage.files[POINTER] == b"digits a\n"
+    assert content(world.storage.files, POINTER) == b"digits a\n"
 
 
 @pytest.mark.parametrize("stage", [Stage.IDLE, Stage.FETCHING, Stage.WATCHING])
@@ -128,7 +130,7 @@ def test_a_state_that_is_lost_in_the_upgrade_leaves_the_release_that_the_pointer
     world = old_device()
     if renamed:
         Slots(world.storage).load()
-    del world.storage.files[STATE]
+    lose(world.storage.files, STATE)
     world.hub.offers.clear()
     world.boot()
     world.start()
@@ -172,15 +174,15 @@ def test_agent_downgrade_serves_on() -> None:
     world.boot()
     world.start()
     ends(world, "1")
-    newer = world.storage.files[STATE].replace(b'"version":3', b'"version":4')
-    world.storage.files[STATE] = newer
+    ours = content(world.storage.files, STATE)
+    OwnFile(world.storage, STATE).write(ours.replace(b'"version":3', b'"version":4'))
     before, serving = dict(world.storage.files), world.serving
     world.boot(power_lost=False)
     with pytest.raises(OperatorError) as refused:
         world.start()
     assert refused.value.code == "store_foreign"
     assert (world.storage.files, world.serving) == (before, serving)
-    world.storage.files[STATE] = newer.replace(b'"version":4', b'"version":3')
+    OwnFile(world.storage, STATE).write(ours)
     world.boot(power_lost=False)
     world.start()
     assert world.activations == ["1"], "the running process was adopted"

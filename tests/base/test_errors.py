@@ -43,7 +43,7 @@ def test_the_text_names_code_field_and_next_step() -> None:
         PublisherError("model_is_pickle", "It starts with a pickle.", field="variant[0].file")
     )
     assert text.startswith("model_is_pickle (variant[0].file): It starts with a pickle.")
-    assert "export to ONNX" in text
+    assert "Export the model to ONNX" in text
 
 
 def test_every_party_has_a_class() -> None:

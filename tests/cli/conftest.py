@@ -46,6 +46,7 @@ def canned() -> Iterator[CannedHub]:
         hub.put("GET", "/api/v1/devices", reads.devices(None, 3))
         hub.put("GET", f"/api/v1/devices/{device.name}", device)
         hub.put("GET", f"/api/v1/devices/{device.name}/why", reads.why_device(device.name))
+        hub.put("GET", f"/api/v1/devices/{device.name}/history", reads.device_history(device.name))
         hub.put("GET", "/api/v1/devices/lyon-0900", two_models())
         hub.put("GET", "/api/v1/devices/lyon-0900/why", two_reasons())
         hub.put("GET", "/api/v1/rollouts", reads.rollouts())

@@ -1,6 +1,5 @@
 """The output of each verb: one object for programs, lines for people, and the exit code."""
 
-import itertools
 import json
 import re
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from edgefleet.base.errors import CATALOG, NetworkError, OperatorError, Party, error_from_code
+from edgefleet.base.errors import CATALOG, OperatorError, Party, error_from_code
 from edgefleet.cli.exits import Exit, exit_of
+from edgefleet.examples import FOLDER
 from edgefleet.protocol.device import IsolationReason, isolation_text
-from edgefleet.protocol.operator import Claims, DevicePage, TrustedKeys
+from edgefleet.protocol.operator import Claims, DevicePage, Rollouts, TrustedKeys
 from edgefleet.protocol.rollout import Status
 from support.canned_hub import CannedHub
 from support.command_line import CommandLine
@@ -180,8 +180,7 @@ def test_what_the_hub_refuses_ends_with_its_problem(
     error = error_from_code(code, "Said by the hub.", field="some.field")
     canned.put("POST", "/api/v1/rollouts", error)
     said = fleet(*PLAN, "--json")
-    network = CATALOG[code].party is Party.NETWORK
-    assert said.exit == (Exit.NETWORK if network else Exit.REFUSED)
+    assert said.exit == exit_of(error)
     assert said.json["code"] == code
     assert (said.json["message"], said.json["field"]) == ("Said by the hub.", "some.field")
     assert said.json["hint"]
@@ -203,7 +202,7 @@ def test_what_the_hub_refuses_ends_with_its_problem(
         (("rollout", "list"), Exit.NETWORK),
         (("rollout", "list", "--hub", "http://127.0.0.1:1", "--token", "t"), Exit.NETWORK),
         (("rollout", "list", "--hub", "http://hub.invalid", "--token", "t"), Exit.NETWORK),
-        (("rollout", "list", "--hub", "http://elsewhere.invalid"), Exit.USAGE),
+        (("rollout", "list", "--hub", "http://elsewhere.invalid"), Exit.REFUSED),
     ],
     ids=str,
 )
@@ -270,15 +269,87 @@ def test_ctrl_c_ends_with_130(fleet: CommandLine, monkeypatch: pytest.MonkeyPatc
     assert fleet("model", "list").exit == Exit.INTERRUPTED
 
 
-def test_each_error_has_its_code() -> None:
-    for (code, kind), from_hub in itertools.product(CATALOG.items(), (False, True)):
-        ending = exit_of(error_from_code(code, "x"), from_hub=from_hub)
+def test_each_error_has_one_exit_code() -> None:
+    for code, kind in CATALOG.items():
+        ending = exit_of(error_from_code(code, "x"))
         assert ending in set(Exit) - {Exit.DONE, Exit.WAITING, Exit.INTERRUPTED}
         assert (ending is Exit.NETWORK) == (kind.party is Party.NETWORK)
-    assert exit_of(NetworkError("timeout", "x"), from_hub=True) is Exit.NETWORK
-    assert exit_of(error_from_code("golden_failed", "x"), from_hub=False) is Exit.FAILED
-    assert exit_of(error_from_code("golden_failed", "x"), from_hub=True) is Exit.REFUSED
-    assert exit_of(error_from_code("internal", "x"), from_hub=True) is Exit.OURS
+    expected = {
+        "timeout": Exit.NETWORK,
+        "golden_failed": Exit.FAILED,
+        "not_found": Exit.REFUSED,
+        "setting_invalid": Exit.USAGE,
+        "internal": Exit.OURS,
+    }
+    assert {code: exit_of(error_from_code(code, "x")) for code in expected} == expected
+
+
+def test_what_the_hub_has_not_ends_alike_whether_it_or_the_command_line_says_so(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    none = OperatorError("not_found", "There is no rollout 'ro-none'.", field="rollout")
+    canned.put("GET", "/api/v1/rollouts/ro-none", none)
+    canned.put("GET", "/api/v1/rollouts", Rollouts(rollouts=()))
+    assert fleet("rollout", "show", "ro-none").exit == Exit.REFUSED
+    assert fleet("rollout", "show").exit == Exit.REFUSED
+
+
+@pytest.mark.parametrize("code", CATALOG)
+def test_a_hint_is_a_next_step_and_does_not_repeat_the_error(code: str) -> None:
+    first = CATALOG[code].hint.split()[0].lower()
+    assert first in STEPS, f"{code}: {CATALOG[code].hint}"
+
+
+STEPS = frozenset(
+    [
+        "ask",
+        "check",
+        "change",
+        "choose",
+        "continue",
+        "enrol",
+        "export",
+        "fix",
+        "free",
+        "give",
+        "install",
+        "keep",
+        "list",
+        "make",
+        "plan",
+        "publish",
+        "reload",
+        "replace",
+        "report",
+        "retry",
+        "run",
+        "see",
+        "send",
+        "set",
+        "sign",
+        "start",
+        "stop",
+        "try",
+        "update",
+        "upload",
+        "use",
+        "wait",
+        "widen",
+        "build",
+        "skip",
+    ]
+)
+"""The verbs with which a hint begins. A noun would describe the error once more."""
+
+
+def test_a_claim_is_printed_once_and_only_as_the_answer(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    canned.put("POST", "/api/v1/claims", Claims(claims=("efc_secret",), expires_at=5.0))
+    said = fleet("device", "claim")
+    assert said.out == "efc_secret\n"
+    assert "efc_secret" not in said.err
+    assert "--claim CLAIM" in said.err
 
 
 # The key.
@@ -309,7 +380,7 @@ def test_without_a_key_publish_says_how_to_make_one(fleet: CommandLine, tmp_path
 def test_a_key_that_the_hub_does_not_know_is_told_before_anything_is_sent(
     fleet: CommandLine, canned: CannedHub
 ) -> None:
-    release = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
+    release = FOLDER / "digits" / "release-1"
     canned.put("GET", "/api/v1/trust", TrustedKeys(keys=()))
     assert fleet("key", "new").exit == 0
     said = fleet("model", "publish", str(release), "--skip-proof", "--json")

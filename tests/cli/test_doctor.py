@@ -20,7 +20,7 @@ from edgefleet.cli.doctor import (
     token,
     unused_releases,
 )
-from edgefleet.cli.doctor.command import CHECKS
+from edgefleet.cli.doctor.checks import CHECKS
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 from edgefleet.cli.exits import Exit

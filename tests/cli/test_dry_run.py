@@ -68,7 +68,7 @@ def test_devices_that_get_the_model_for_the_first_time_are_counted() -> None:
     )
     assert (found.adds, found.had_model) == (1, 1)
     assert found.ineligible == {"no_variant": 10, "agent_one_model": 28}
-    lines = trial_lines(try_plan(spec, found, manifest), "detector")
+    lines = trial_lines(try_plan(spec, found, manifest), "detector", "1")
     assert "adds        model detector to 1 device (1 already run it)" in lines
     assert "28 agent_one_model" in "".join(lines)
 
@@ -88,14 +88,17 @@ def test_what_the_devices_run_now_is_said() -> None:
         fleet.engine.fleet, spec, MANIFEST, np.zeros(0, np.int64), interval_s=60, now=fleet.now
     )
     assert (found.replaced, found.beside) == ({"1": 28, "1b": 2}, {"detector 4": 3})
-    lines = trial_lines(try_plan(spec, found, MANIFEST), "digits")
-    assert "replaces    digits 1 on 28, 1b on 2 devices" in lines
-    assert "beside      detector 4 on 3 (other models, which stay)" in lines
+    lines = trial_lines(try_plan(spec, found, MANIFEST), "digits", "2")
+    assert "replaces    digits 1 on 28 devices, digits 1b on 2 devices" in lines
+    assert "keeps       detector 4 on 3 devices (other models)" in lines
+    assert "removes     nothing" in lines
 
 
 def test_approvals_are_said_with_the_duration() -> None:
     found = found_by("--approval-people", "1")
-    lines = trial_lines(try_plan(read_plan(["2", "--approval-people", "1"]), found, MANIFEST), "m")
+    lines = trial_lines(
+        try_plan(read_plan(["2", "--approval-people", "1"]), found, MANIFEST), "m", "2"
+    )
     assert "with 1 approval, each 1m30s after it is due" in "".join(lines)
 
 

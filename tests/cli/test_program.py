@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet import __version__
 from support.canned_hub import TOKEN, CannedHub
 
 HEAVY = ("rich", "numpy", "onnx", "onnxruntime", "starlette", "uvicorn", "edgefleet.hub")
@@ -116,6 +117,17 @@ def test_a_base_install_says_what_to_install(tmp_path: Path) -> None:
     assert said.returncode == 1
     assert "pip install 'edgefleet[all]'" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_a_base_install_has_the_version_and_the_verbs_of_the_agent(tmp_path: Path) -> None:
+    code = "import sys\nsys.modules['click'] = None\nfrom edgefleet.cli.main import main\nmain()\n"
+    said = run(tmp_path, "--version", code=code)
+    assert (said.returncode, said.stdout, said.stderr) == (0, f"edgefleet {__version__}\n", "")
+    said = run(tmp_path, "agent", "health", "--data-dir", str(tmp_path), code=code)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert said.stdout == (
+        f"No agent answers for {tmp_path.resolve()}. No serving process answers.\n"
+    )
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:

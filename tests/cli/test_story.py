@@ -10,11 +10,12 @@ import pytest
 
 from edgefleet.cli.exits import Exit
 from edgefleet.client.watch import watch
+from edgefleet.examples import FOLDER
 from support.command_line import CommandLine
 from support.hub_process import HubProcess, running_hub
 from support.raw_device import RawDevice, enrol
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+DIGITS = FOLDER / "digits"
 QUICK = ("--waves", "50,100", "--soak", "0s", "--confirm-after", "0s", "--min-sample", "1")
 
 
@@ -29,7 +30,7 @@ def operator(
     edgefleet: CommandLine, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> CommandLine:
     """An operator on the hub's machine who sets only the data folder."""
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", partial(watch, every_s=0.02))
+    monkeypatch.setattr("edgefleet.client.watch.watch", partial(watch, every_s=0.02))
     assert edgefleet("key", "new").exit == 0
     return CommandLine(edgefleet.home, {"EDGEFLEET_DATA_DIR": str(hub.data_dir)})
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgefleet.base.ids import sha256_hex
 from edgefleet.cli.exits import Exit
+from edgefleet.examples import FOLDER
 from edgefleet.protocol.operator import ArtifactView, TrustedKeys, TrustKey
 from edgefleet.protocol.rollout import Status
 from support.canned_hub import TOKEN, CannedHub
@@ -19,7 +20,7 @@ from support.command_line import CommandLine
 from support.fake_reads import NOW, release_view, rollout_in
 from support.waiting import WAIT_S
 
-RELEASE = Path(__file__).parents[2] / "examples" / "digits" / "release-1"
+RELEASE = FOLDER / "digits" / "release-1"
 
 
 def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:

@@ -16,7 +16,7 @@ PATH = "/api/v1/rollouts/ro-1"
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", partial(watch, every_s=0.001))
+    monkeypatch.setattr("edgefleet.client.watch.watch", partial(watch, every_s=0.001))
 
 
 def see(canned: CannedHub, *script: Status | int) -> None:
@@ -83,7 +83,7 @@ def test_ctrl_c_says_that_the_rollout_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgefleet.cli.rollout.watch.views_of", interrupted)
+    monkeypatch.setattr("edgefleet.client.watch.watch", interrupted)
     said = fleet("rollout", "watch", "ro-1")
     assert said.exit == Exit.INTERRUPTED
     assert "The rollout continues: edgefleet rollout watch ro-1" in said.err

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.errors import NetworkError, OperatorError
-from edgefleet.client.discover import HubAccess, default_data_dir, discover
+from edgefleet.client.discover import HubAccess, discover
+from edgefleet.client.places import default_data_dir
 from edgefleet.protocol.wire import encode
 
 

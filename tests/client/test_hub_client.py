@@ -167,6 +167,19 @@ CALLS = (
         "/api/v1/devices/lyon-0001",
         READS.device_views[0],
     ),
+    Call(
+        "device_history",
+        lambda hub: hub.device_history("x"),
+        "/api/v1/devices/x/history",
+        READS.device_history("lyon-0000"),
+    ),
+    Call(
+        "names",
+        lambda hub: hub.names("releases", prefix="1", model="digits", limit=5),
+        "/api/v1/names/releases",
+        operator.Names(names=("1", "1.1")),
+        query="prefix=1&model=digits&limit=5",
+    ),
     Call("device_why", lambda hub: hub.why_device("x"), "/api/v1/devices/x/why", WHY),
     Call(
         "plan_fleet",

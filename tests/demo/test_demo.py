@@ -118,9 +118,8 @@ FOUND_BY = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault", ["gate", *(pytest.param(f, marks=pytest.mark.long) for f in FOUND_BY if f != "gate")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("fault", FOUND_BY)
 def test_a_planted_fault_makes_the_demo_fail(fault: str) -> None:
     ended = demo("--devices", str(DEVICES), "--break", fault)
     assert ended.code == 1

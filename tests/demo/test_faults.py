@@ -8,16 +8,17 @@ from msgspec.structs import replace
 from edgefleet.agent.effect import WantedModel, WantedRelease
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.cli.demo import displacing_agent
-from edgefleet.cli.demo.planted_faults import Fault, agent_of, broken_plan, folder_of
+from edgefleet.cli.demo.choices import Fault
+from edgefleet.cli.demo.planted_faults import agent_of, broken_plan, folder_of
 from edgefleet.cli.demo.processes import AGENT, SITE
 from edgefleet.cli.demo.story import STORY, Chapter, plan_of
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.rollout import Cohort, Evidence, Verdict
 from edgefleet.rollout.evidence.gate import judge
 from edgefleet.rollout.fleet.selector import parse
 from support.sim_releases import manifest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FIRST, _, BAD, ADDED, BROKEN = STORY
 BAKED = next(chapter for chapter in STORY if chapter.bakes)
 COLLAPSED = Evidence(
@@ -80,10 +81,10 @@ def test_the_broken_agent_serves_one_model(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_broken_proof_asks_nothing_of_the_device(tmp_path: Path) -> None:
-    folders = [folder_of(Fault.PROOF, chapter, EXAMPLES, tmp_path) for chapter in STORY]
-    assert folders[:3] == [EXAMPLES / "digits" / f"release-{number}" for number in (1, 2, 3)]
-    assert folders[3] == EXAMPLES / "parity" / "release-1"
+    folders = [folder_of(Fault.PROOF, chapter, FOLDER, tmp_path) for chapter in STORY]
+    assert folders[:3] == [FOLDER / "digits" / f"release-{number}" for number in (1, 2, 3)]
+    assert folders[3] == FOLDER / "parity" / "release-1"
     golden = build_release(folders[-1], created_at=0.0).manifest.golden
     assert (golden.min_accuracy, golden.min_agreement) == (0.0, 0.0)
-    whole = build_release(folder_of(None, BROKEN, EXAMPLES, tmp_path), created_at=0.0)
+    whole = build_release(folder_of(None, BROKEN, FOLDER, tmp_path), created_at=0.0)
     assert whole.manifest.golden.min_accuracy > 0.9

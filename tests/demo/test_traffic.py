@@ -5,14 +5,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from edgefleet.cli.demo.traffic import Client, read_questions
+from edgefleet.examples import FOLDER
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-ASKED = read_questions("digits", EXAMPLES / "digits" / "field.npz")
+ASKED = read_questions("digits", FOLDER / "digits" / "field.npz")
 QUESTIONS = ASKED.cases
 Respond = Callable[["Serving", dict], None]
 
@@ -95,7 +94,7 @@ def test_the_questions_are_what_the_camera_saw() -> None:
 
 
 def test_each_model_is_asked_its_own_questions() -> None:
-    parity = read_questions("parity", EXAMPLES / "parity" / "field.npz")
+    parity = read_questions("parity", FOLDER / "parity" / "field.npz")
     assert (parity.model, parity.classes) == ("parity", 2)
     assert [asked.label for asked in parity.cases] == [asked.label % 2 for asked in QUESTIONS]
 

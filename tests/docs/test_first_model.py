@@ -97,7 +97,7 @@ def test_a_newcomer_follows_the_page(tmp_path: Path) -> None:
     assert bad.evidence.reasons == {"confidence_drop": 2}
     assert [one.release for device in devices for one in device.models] == ["2", "2", "2"]
     why = said["edgefleet rollout why"]
-    assert "confidence_drop" in why
+    assert "Mean confidence fell from" in why
     assert "Mean confidence fell from" in why
 
 

@@ -1,4 +1,4 @@
-"""The claims of examples/digits/README.md about the four releases, checked by inference."""
+"""The claims of the digits README about the four releases, checked by inference."""
 
 import subprocess
 import sys
@@ -10,7 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+from edgefleet.examples import FOLDER
+
+DIGITS = FOLDER / "digits"
+SCRIPT = Path(__file__).parents[2] / "examples" / "digits" / "make_releases.py"
 RELEASES = ("1", "2", "3", "4")
 VARIANTS = ("fp32", "fp16", "int8")
 FOLDER_BYTES = 800_000
@@ -158,7 +161,7 @@ def test_the_folder_stays_small_enough_to_commit() -> None:
 def test_a_release_made_twice_has_the_same_bytes(tmp_path: Path) -> None:
     made = []
     for name in ("once", "again"):
-        script = (sys.executable, str(DIGITS / "make_releases.py"), str(tmp_path / name), "1")
+        script = (sys.executable, str(SCRIPT), str(tmp_path / name), "1")
         subprocess.run(script, check=True, capture_output=True)
         files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})

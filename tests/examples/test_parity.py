@@ -1,4 +1,4 @@
-"""The claims of examples/parity/README.md, checked by inference."""
+"""The claims of the parity README, checked by inference."""
 
 import subprocess
 import sys
@@ -8,8 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-PARITY = EXAMPLES / "parity"
+from edgefleet.examples import FOLDER
+
+PARITY = FOLDER / "parity"
+SCRIPT = Path(__file__).parents[2] / "examples" / "parity" / "make_release.py"
 RELEASE = PARITY / "release-1"
 FIELD = PARITY / "field.npz"
 FOLDER_BYTES = 100_000
@@ -45,13 +47,13 @@ def test_the_figures_of_the_readme_are_what_the_files_do(variant: str) -> None:
 
 
 def test_it_asks_another_question_about_the_images_of_digits() -> None:
-    digits, parity = (arrays(EXAMPLES / name / "field.npz") for name in ("digits", "parity"))
+    digits, parity = (arrays(FOLDER / name / "field.npz") for name in ("digits", "parity"))
     assert np.array_equal(digits["input.pixels"], parity["input.pixels"])
     assert np.array_equal(digits["label"] % 2, parity["label"])
 
 
 def test_it_shares_no_file_with_digits() -> None:
-    files = {path.read_bytes() for path in (EXAMPLES / "digits").glob("release-*/*")}
+    files = {path.read_bytes() for path in (FOLDER / "digits").glob("release-*/*")}
     assert files.isdisjoint(path.read_bytes() for path in RELEASE.iterdir())
 
 
@@ -63,7 +65,7 @@ def test_the_folder_stays_small_enough_to_commit() -> None:
 def test_a_release_made_twice_has_the_same_bytes(tmp_path: Path) -> None:
     made = []
     for name in ("once", "again"):
-        script = (sys.executable, str(PARITY / "make_release.py"), str(tmp_path / name))
+        script = (sys.executable, str(SCRIPT), str(tmp_path / name))
         subprocess.run(script, check=True, capture_output=True)
         files = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})

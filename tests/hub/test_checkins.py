@@ -134,17 +134,20 @@ def test_a_credential_of_another_hub_or_row_is_refused(tmp_path: Path) -> None:
         secret = bytes.fromhex((tmp_path / "data" / "hub.secret").read_text())
         foreign = SystemEntropy().token(32)
         before = everything(hub)
-        for token in (
-            "",
-            devices[0].token[:-1],
-            devices[0].token + "0",
-            issue_device_token(foreign, DeviceIdentity(0, "d000")),
-            issue_device_token(secret, DeviceIdentity(0, "d001")),
-            issue_device_token(secret, DeviceIdentity(99, "nobody")),
+        invalid, unknown = "credential_invalid", "device_unknown"  # which this hub issued
+        for token, code in (
+            ("", invalid),
+            (devices[0].token[:-1], invalid),
+            (devices[0].token + "0", invalid),
+            (issue_device_token(foreign, DeviceIdentity(0, "d000")), invalid),
+            (issue_device_token(secret, DeviceIdentity(0, "d001")), unknown),
+            (issue_device_token(secret, DeviceIdentity(99, "nobody")), unknown),
         ):
             reply = await check_in(hub, InsideDevice("d000", token), devices[0].said())
-            assert (reply.status, decode(reply.body, Problem).code) == (401, "credential_invalid")
-        assert everything(hub) == before
+            assert (reply.status, decode(reply.body, Problem).code) == (401, code)
+        shown, fleet, *others = before
+        fleet = msgspec.structs.replace(fleet, unknown_devices=("d001", "nobody"))
+        assert everything(hub) == (shown, fleet, *others)
 
     inside(tmp_path, run)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgefleet.base.errors import DeviceError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.exposition import Exposition, Histogram
 from edgefleet.hub.limits import HISTORY_POINTS_SHOWN, HISTORY_S, STANDING_FLUSH_S
 from edgefleet.hub.metrics import Gauges, Metrics
@@ -55,6 +55,64 @@ def test_a_sample_is_due_once_a_second_and_after_the_clock_was_set_back() -> Non
     assert history.due(10.0)
     history.sample(10.0, {})
     assert [history.due(at) for at in (10.0, 10.9, 11.0, 9.0)] == [False, False, True, True]
+
+
+def test_history_outlives_a_restart_and_damaged_files_do_not_count() -> None:
+    before = filled(1000)
+    after = ReleaseHistory()
+    after.load(before.stored())
+    whole, kept = (one.points("digits", None, None) for one in (before, after))
+    assert (whole[0], whole[-1]) == (kept[0], kept[-1])
+    assert len(kept) == HISTORY_POINTS_SHOWN
+    for damaged in (b"", b"[", b'[{"at":1}]', before.stored()[:-3]):
+        empty = ReleaseHistory()
+        empty.load(damaged)
+        assert empty.points("digits", None, None) == ()
+
+
+def test_the_chart_and_the_ages_after_a_restart_say_what_is_known(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            (device,) = await enrol_inside(hub, 1)
+            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
+            plan = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),))
+            view = await hub.plan(plan, "operator")
+            await hub.command(view.id, Verb.START, Command(), "operator")
+            await report(hub, device, device.said())
+            assert not hub.device(device.name).before_start
+            for _ in range(3):
+                clock.time += 1
+                await hub.loop.tick()
+            before = hub.history(view.id)
+        clock.time += 5
+        async with hub_inside(tmp_path / "data", clock) as hub:
+            assert hub.history(view.id) == before
+            assert len(before.points) == 3
+            assert hub.device(device.name).before_start
+            await report(hub, device, device.said())
+            assert not hub.device(device.name).before_start
+
+    asyncio.run(main())
+
+
+def test_names_for_completion_begin_with_the_prefix_and_are_bounded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with hub_inside(tmp_path / "data") as hub:
+            await enrol_inside(hub, 3, prefix="cam")
+            await enrol_inside(hub, 2, prefix="door")
+            await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
+            assert hub.names("devices", "cam", "", 2).names == ("cam000", "cam001")
+            assert hub.names("devices", "", "", 9).names[-1] == "door001"
+            assert hub.names("models", "dig", "", 9).names == ("digits",)
+            assert hub.names("releases", "", "digits", 9).names == ("1",)
+            assert hub.names("rollouts", "", "", 9).names == ()
+            for kind, model in (("nonsense", ""), ("releases", ""), ("releases", "none")):
+                with pytest.raises(OperatorError) as caught:
+                    hub.names(kind, "", model, 9)
+                assert caught.value.code == "not_found"
+
+    asyncio.run(main())
 
 
 def test_any_label_value_survives_the_text_format() -> None:
@@ -125,6 +183,8 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        ahead=0,
+        unknown=0,
         labels=(),
         labels_waiting=0,
         writes=0,

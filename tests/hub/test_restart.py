@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.hub import Hub
@@ -36,8 +37,11 @@ GATE = GateSpec(soak_s=0, min_sample=1, confirm_after_s=0, max_error_rate=0.3)
 
 
 def shown(hub: Hub) -> dict[str, object]:
-    """All operator views, except the history of the last hour."""
-    views = hub.devices(None, 1000).devices
+    """All operator views, except the history of the last hour.
+
+    Every last check-in is from before the start of a hub that was just started.
+    """
+    views = [replace(view, before_start=False) for view in hub.devices(None, 1000).devices]
     rollouts = hub.rollouts().rollouts
     return {
         "fleet": hub.fleet(),

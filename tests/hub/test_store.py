@@ -236,13 +236,13 @@ def test_a_claim_enrols_one_device_in_time(
     with_store(tmp_path, body)
 
 
-def test_what_a_claim_says_of_labels_wins(tmp_path: Path) -> None:
+def test_labels_of_a_claim_are_those_of_the_operator(tmp_path: Path) -> None:
     async def body(store: SqliteStore, _commits: list[int]) -> None:
         line = line_of("operator", "claim", "fleet")
         await store.save_claims(["c"], {"site": "lyon"}, 100.0, line, 0.0)
         own = {"site": "everywhere", "colour": "red"}
         device = await store.enrol("c", "d", own, FACTS, now=1.0, committed=lambda _device: None)
-        assert device.labels == {"site": "lyon", "colour": "red"}
+        assert (device.labels, device.own_labels) == ({"site": "lyon"}, own)
 
     with_store(tmp_path, body)
 

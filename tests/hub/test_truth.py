@@ -164,7 +164,9 @@ def test_labels_that_wait_are_bounded(
 
     async def body(hub: Hub, device: InsideDevice) -> None:
         await hub.add_truth(request("a", "b"))
-        with pytest.raises(OperatorError, match=f"2 labels of {text} wait and 2 are new; 3") as no:
+        with pytest.raises(
+            OperatorError, match=f"2 labels of {text} waiting, and 2 new; at most 3"
+        ) as no:
             await hub.add_truth(request("c", "d"))
         assert (no.value.code, no.value.field) == ("too_many_labels", "labels")
         assert ids(await given(hub, device)) == ["a", "b"]

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SEED = 1
 CHAIN = 300  # layers of the good release, about a millisecond of CPU time
-LEAKING = Path(__file__).parents[1] / "support" / "leaking"
+BAD_RUNTIME = Path(__file__).parents[1] / "support" / "bad_runtime"
 SOON = "from edgefleet.agent import limits\nlimits.WARM_UP_S = 1.0"
 """The requests of the first second alone are left out."""
 GATE = GateSpec(
@@ -73,7 +73,7 @@ def fleet(folder: Path, good: TinyRelease) -> Generator[Fleet]:
             (folder / name).mkdir()
             agent = AgentProcess(folder / name, hub, key, claim=claim, name=name, fault=SOON)
             stack.callback(agent.end)
-            agent.start(environ={"PYTHONPATH": str(LEAKING)})
+            agent.start(environ={"PYTHONPATH": str(BAD_RUNTIME)})
             agents.append(agent)
         publish(hub.client(), key, good)
         for agent in agents:
@@ -94,7 +94,7 @@ def leaking(folder: Path) -> TinyRelease:
 @pytest.mark.parametrize(
     ("bad", "reason", "text"),
     [(twice_as_long, "cpu_increase", "CPU time of a request rose"),
-     (leaking, "memory_growth", "MiB an hour")],
+     pytest.param(leaking, "memory_growth", "MiB an hour", marks=pytest.mark.long)],
 )  # fmt: skip
 def test_a_release_with_the_same_answers_that_costs_more_is_rolled_back(
     tmp_path: Path, bad: Callable[[Path], TinyRelease], reason: str, text: str
@@ -114,7 +114,6 @@ def test_a_release_with_the_same_answers_that_costs_more_is_rolled_back(
     assert end.status is Status.REVERTED, end.evidence
     assert set(end.evidence.reasons) == {reason}
     why = " ".join(wait.text for wait in end.why.waits)
-    assert f"Most frequent cause: {reason}" in why
     assert text in why
     assert [asker.faults for asker in askers] == [[], [], []]
     assert all("2" in asker.answers for asker in askers)

@@ -146,8 +146,8 @@ def kill_before_the_report(fleet: Fleet) -> None:
     [
         pytest.param(lambda _: None, id="nothing"),
         pytest.param(kill_hub, id="hub in a wave"),
-        pytest.param(kill_agent(Stage.FETCHING), id="agent in fetch"),
-        pytest.param(kill_agent(Stage.WATCHING), id="agent in trial"),
+        pytest.param(kill_agent(Stage.FETCHING), id="agent in fetch", marks=pytest.mark.long),
+        pytest.param(kill_agent(Stage.WATCHING), id="agent in trial", marks=pytest.mark.long),
         pytest.param(kill_before_the_report, id="agent between trial and confirm"),
     ],
 )

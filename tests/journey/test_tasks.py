@@ -122,8 +122,9 @@ def test_a_model_is_proved_and_served_and_its_broken_twin_is_refused(
     with np.load(tmp_path / "1" / "golden.npz") as golden:
         one = {spec.name: golden[f"input.{spec.name}"][:1] for spec in variant.inputs}
         wanted = {spec.name: golden[f"output.{spec.name}"][:1] for spec in variant.outputs}
-    answer = line.ask(name, one, {spec.name: spec.datatype for spec in variant.inputs})
-    for output in answer["outputs"]:
+    kinds = {spec.name: spec.datatype for spec in variant.inputs}
+    answer = line.ask(name, one, kinds)["outputs"]
+    for output in answer:
         got = np.array(output["data"]).reshape(output["shape"])
         if got.dtype.kind == "U":
             assert (got == wanted[output["name"]]).all()
@@ -141,7 +142,7 @@ def test_a_model_is_proved_and_served_and_its_broken_twin_is_refused(
     bad = line.roll_out(name, "2")
     assert bad.evidence.reasons == {"golden_failed": 1}
     assert " is below " in bad.evidence.details["golden_failed"]
-    assert line.ask(name, one, {spec.name: spec.datatype for spec in variant.inputs}) == answer
+    assert line.ask(name, one, kinds)["outputs"] == answer
 
 
 def test_a_renamed_input_is_refused_and_shown(line: Line, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from edgefleet.protocol.rollout import RolloutView, Status
 from support.kill_sweep import PHASES, Sweep
 from support.three_models import (
     CRASHES,
+    DEVICE,
     MODELS,
     SEGFAULT_MARK,
     Home,
@@ -35,7 +36,10 @@ def reasons(view: RolloutView) -> dict[str, int]:
     return view.evidence.reasons
 
 
-@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "crash",
+    ["segfault", *(pytest.param(c, marks=pytest.mark.long) for c in CRASHES if c != "segfault")],
+)
 def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
     device: Home, crash: str
 ) -> None:
@@ -67,6 +71,13 @@ def test_two_bad_releases_of_three_models_are_rolled_back_and_no_request_fails(
     assert (wrong.status, reasons(wrong)) == (Status.REVERTED, {"confidence_drop": 1})
     assert (crashed.status, reasons(crashed)) == (Status.REVERTED, {"serving_crashed": 1})
     assert CRASHES[crash] in device.agent.log()
+    fell = next(one for one in device.history() if one.reason == "confidence_drop")
+    assert (fell.model, fell.release, fell.kind) == ("gauge", "3", "trial_failed")
+    assert fell.detail.startswith("Mean confidence fell from ")
+    assert fell.duration_s is not None
+    judged = wrong.waves[0].judgement
+    assert judged is not None
+    assert judged.text.startswith(f"{DEVICE}: {fell.detail} 1 of 1 devices failed (100 %), 5 %")
     assert device.confirmed == {"detector": "1", "digits": "2", "gauge": "2"}
     assert {one.model: one.release for one in after.models} == device.confirmed
     assert "3" in clients["gauge"].answers, "the wrong release was asked"

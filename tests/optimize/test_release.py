@@ -10,12 +10,13 @@ import onnx
 import pytest
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.release import Quality, TensorSpec
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.serving.prove import prove
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+DIGITS = FOLDER / "digits"
 
 
 @pytest.fixture

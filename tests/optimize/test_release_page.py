@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.errors import CATALOG, PublisherError
+from edgefleet.examples import FOLDER
 from edgefleet.optimize import release_folder
 from edgefleet.optimize.profiles import PROFILES
 from edgefleet.optimize.release_folder import build_release
@@ -21,7 +22,7 @@ def example() -> str:
 
 
 def test_the_pages_example_builds(tmp_path: Path) -> None:
-    folder = shutil.copytree(ROOT / "examples" / "digits" / "release-2", tmp_path / "release")
+    folder = shutil.copytree(FOLDER / "digits" / "release-2", tmp_path / "release")
     (folder / "release.toml").write_text(example())
     built = build_release(folder, created_at=1.0).manifest
     assert [variant.profile for variant in built.variants] == ["jetson_nano"]
@@ -49,7 +50,7 @@ def test_every_key_of_the_example_is_explained() -> None:
 
 
 def test_every_key_that_is_optional_is_marked_so(tmp_path: Path) -> None:
-    folder = shutil.copytree(ROOT / "examples" / "digits" / "release-2", tmp_path / "release")
+    folder = shutil.copytree(FOLDER / "digits" / "release-2", tmp_path / "release")
     lines = example().splitlines()
     for number, line in enumerate(lines):
         if "=" not in line:

@@ -193,7 +193,7 @@ def test_facts_of_an_older_agent_have_neither_versions_nor_comparisons() -> None
 @pytest.mark.parametrize("reason", list(device.IsolationReason))
 def test_each_reason_for_a_process_of_its_own_has_words(reason: str) -> None:
     assert reason not in device.isolation_text(reason)
-    assert device.isolation_text(reason).startswith("It runs in a process of its own, because it")
+    assert device.isolation_text(reason).startswith("It runs in a process of its own, because ")
 
 
 def test_a_reason_of_a_newer_agent_is_shown_as_it_is() -> None:

@@ -175,7 +175,7 @@ def test_no_more_devices_of_a_class_are_in_trial_than_it_has_earned() -> None:
     assert max(trials) >= 8, "it grows with the healthy devices of the class"
     fleet.finish(rollout, at_most_s=600)
     assert fleet.on_release() == {"2": DEVICES}
-    assert any(f"5 devices with gpu={OLD_GPU} are in trial (limit 5)" in text for text in texts)
+    assert any(f"In trial with gpu={OLD_GPU}: 5 devices (limit 5)" in text for text in texts)
 
 
 def test_a_batch_of_starts_is_admitted_like_its_devices_one_by_one() -> None:

@@ -95,9 +95,7 @@ def test_a_good_end_of_a_wave_is_a_look_too():
 
 def test_what_failed_it_is_kept_with_its_interval_and_its_weight():
     said = say(counts(cut=100, failed=8, healthy=12, offered=80))
-    assert said.text == (
-        "40 % of devices failed (8 of 20; 95 % interval 13.4 % to 71.6 %), 5 % allowed."
-    )
+    assert said.text == "8 of 20 devices failed (40 %), 5 % allowed."
     rate = said.evidence.errors
     assert (rate.bad, rate.size, rate.allowed) == (8, 20, 0.05)
     assert rate.low < 0.4 < rate.high
@@ -110,8 +108,7 @@ def test_failures_that_are_told_before_confirmations_are_held_against_all_that_b
     assert (said.verdict, said.reason) == (Verdict.INCONCLUSIVE, "stragglers")
     assert (said.evidence.errors.bad, said.evidence.errors.size) == (5, 100)
     assert say(counts(cut=1000, failed=9, healthy=1, in_trial=10, offered=980)).text == (
-        "90 % of devices failed (9 of 10; 95 % interval 16.8 % to 75.7 %, with 10 in trial), 5 % "
-        "allowed."
+        "9 of 10 devices failed (90 %, 10 in trial), 5 % allowed."
     )
 
 
@@ -227,7 +224,7 @@ def test_at_the_end_of_the_fleet_a_person_is_asked_for_a_small_p_value():
     said = say(near)
     assert said.reason == "soak"
     assert said.text == (
-        "8 % of devices failed (8 of 100), 5 % allowed; the whole fleet cannot tell it from the "
+        "8 of 100 devices failed (8 %), 5 % allowed; the whole fleet cannot tell it from the "
         "limit (95 % interval 1.9 % to 20.2 %). Live quality unjudged: the release served no "
         "requests. The wave must pass for 60 s."
     )
@@ -320,11 +317,43 @@ def test_devices_above_an_absolute_limit_fail_it(above: str, reason: str):
 
 def test_the_most_frequent_cause_comes_before_the_statistics():
     failed = replace(counts(cut=10, failed=8, healthy=2), reasons={"load_failed": 5, "silent": 3})
-    assert say(failed).text.startswith("Most frequent cause: load_failed (5 devices). 80 % of")
+    assert say(failed).text.startswith("Model did not load on 5 devices. 8 of 10 devices failed")
     refused = replace(counts(cut=10, refused=5, offered=5), reasons={"golden_failed": 5})
     assert say(refused).text == (
-        "Most frequent cause: golden_failed (5 devices). "
+        "Golden set failed on 5 devices. "
         "5 of 5 devices refused the release; no device activated it."
+    )
+
+
+def test_the_cause_says_what_fell_where_from_to_and_the_limit_before_the_count():
+    words = "Mean confidence fell from 0.960 to 0.400 over 50 scores (limit 0.860)."
+    alone = replace(
+        counts(cut=1, failed=1),
+        reasons={"confidence_drop": 1},
+        details={"confidence_drop": words},
+        examples={"confidence_drop": "wine-1"},
+        boundary=Boundary(devices=1, bad=1, size=1, needed=1),
+    )
+    assert say(alone).text.startswith(
+        f"wine-1: {words} 1 of 1 devices failed (100 %), 5 % allowed."
+    )
+    several = replace(alone, failed=8, healthy=2, cut=10, reasons={"confidence_drop": 8})
+    assert say(several).text.startswith(
+        f"Confidence dropped on 8 devices. On wine-1: {words} 8 of 10 devices failed"
+    )
+
+
+def test_a_quality_that_fell_is_shown_for_canary_and_control():
+    fell = Difference(metric="confidence", pairs=36, mean=0.24, allowed=0.1, e_value=1e9)
+    seen = replace(
+        counts(cut=40, healthy=40),
+        quality=(fell,),
+        canary=Cohort(devices=40, requests=9000, confidence_mean=0.7),
+        control=Cohort(devices=40, requests=9000, confidence_mean=0.94),
+    )
+    assert say(seen).text == (
+        "Mean confidence fell by 0.240 against the control (limit 0.100; 36 pairs of devices). "
+        "Canary: 0.700, control: 0.940."
     )
 
 

@@ -121,6 +121,7 @@ def test_devices_that_return_after_the_end_start_anew_and_are_held() -> None:
 
 def test_devices_that_return_and_are_well_all_get_the_release() -> None:
     fleet, rollout = with_a_third_away(returns=False)
+    assert allowed(fleet.engine.rollout(rollout), fleet.now) == HANDFULS.first
     fleet.publish("2")
     for device in fleet.by_row:
         device.offline = False

@@ -218,7 +218,9 @@ def test_a_dry_run_says_the_memory_and_where_it_does_not_fit() -> None:
     )
     assert found.ineligible == {"memory_full": 2}
     lines = trial_lines(
-        try_plan(wanted, replace(found, memory_mib={"generic_x86": 150}), manifest("1")), "faces"
+        try_plan(wanted, replace(found, memory_mib={"generic_x86": 150}), manifest("1")),
+        "faces",
+        "1",
     )
     assert any("150 MiB per device; it does not fit on 2 devices" in line for line in lines)
 

@@ -104,7 +104,7 @@ def test_a_release_without_a_variant_for_a_profile_of_the_fleet(fleet: CheckedFl
 
 def test_the_missing_profile_is_named_with_its_devices(fleet: CheckedFleet):
     fleet.enrol(new_device("jetson", profile="jetson_nano", site="s9"))
-    with pytest.raises(OperatorError, match=r"jetson_nano \(1 devices\)"):
+    with pytest.raises(OperatorError, match=r"jetson_nano \(1 device\)"):
         fleet.plan(spec("2"))
 
 

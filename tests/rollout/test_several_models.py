@@ -222,7 +222,7 @@ def test_protocol_2_agent_is_not_offered_a_second_model() -> None:
     hub, (new, old, *_) = fleet()
     said = CheckIn(protocol=ONE_MODEL, seq=99, model="detector", release="1")
     hub.check_in(old.row, said)
-    with pytest.raises(OperatorError, match=r"on 1 devices.*; 5 devices are eligible") as caught:
+    with pytest.raises(OperatorError, match=r"on 1 device,.*; 5 devices are eligible") as caught:
         hub.plan(of("digits", "1"))
     assert caught.value.code == "agent_one_model"
     digits = hub.plan(of("digits", "1", skip_ineligible=True))

@@ -14,6 +14,7 @@ from edgefleet.rollout.lifecycle.event import (
     RevertCompleted,
     RevertRequested,
 )
+from edgefleet.rollout.running_today import RunningToday
 from support.plans import START, spec
 
 
@@ -53,7 +54,7 @@ def test_the_drawing_shows_each_transition_once():
 def test_a_step_that_the_table_does_not_have_is_refused(event: Event):
     state = plan.planned(
         spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
-        earlier=Earlier(),
+        running=RunningToday({}, {}), earlier=Earlier(),
     )  # fmt: skip
     with pytest.raises(OperatorError) as caught:
         step.step(state, event, START)
@@ -63,7 +64,7 @@ def test_a_step_that_the_table_does_not_have_is_refused(event: Event):
 def test_a_step_leaves_the_state_before_it_as_it_was():
     state = plan.planned(
         spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
-        earlier=Earlier(),
+        running=RunningToday({}, {}), earlier=Earlier(),
     )  # fmt: skip
     after, audit = step.step(state, Halted(), START + 5)
     assert (state.status, after.status) == (Status.PLANNED, Status.HALTED)

@@ -213,4 +213,5 @@ def test_the_cause_of_failed_trials_is_what_a_device_says() -> None:
     fleet.tick(2)
     view = fleet.view(state.id)
     assert view.status in (Status.REVERTING, Status.REVERTED)
-    assert f"Most frequent cause: requests_refused ({len(tried)} devices): {detail} " in view.text
+    where = f"Requests refused on {len(tried)} devices. On {tried[1].name}: "
+    assert view.text.startswith(f"{where}{detail} ")

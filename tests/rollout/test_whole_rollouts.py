@@ -127,6 +127,21 @@ def test_offline_devices_neither_fail_nor_block_a_rollout():
     assert fleet.on_release()["2"] == 200
 
 
+def test_a_wave_that_opens_while_no_device_is_online_is_a_share_of_all():
+    fleet = fleet_on_release_1()
+    back = fleet.now + 100
+    for device in fleet.by_row:
+        device.offline = lambda now: now < back
+    fleet.tick(50)
+    fleet.publish("2")
+    rollout = fleet.start(spec("2", 10, 100))
+    assert fleet.view(rollout).waves[0].cut == 30
+    fleet.jump(back - fleet.now)
+    view = fleet.finish(rollout)
+    assert (view.status, view.evidence.failed) == (Status.COMPLETED, 0)
+    assert fleet.on_release()["2"] == 300
+
+
 def test_a_straggler_that_returns_after_the_end_still_gets_the_release():
     fleet = fleet_on_release_1()
     back = fleet.now + 100
@@ -267,8 +282,9 @@ def test_a_wave_between_good_and_bad_takes_more_devices_and_needs_no_person():
     extensions = [line for line in fleet.audit if line.action == "extend"]
     assert [(line.actor, line.about) for line in extensions] == [("gate", f"rollout/{rollout}")]
     assert extensions[0].detail == (
-        "10 % of devices failed (2 of 20), 5 % allowed; too few devices for a verdict. The wave "
-        "takes more devices. Wave 2 of 2 is open by handfuls: 100 %, 30 of 100 devices."
+        "Inference errors on 2 devices, such as d00004. 2 of 20 devices failed (10 %), 5 % allowed; "
+        "too few devices for a verdict. The wave takes more devices. Wave 2 of 2 is open by "
+        "handfuls: 100 %, 30 of 100 devices."
     )
 
 

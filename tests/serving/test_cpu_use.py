@@ -25,7 +25,7 @@ def test_the_cpu_of_a_worker_counts_while_it_runs_and_after_it_has_ended() -> No
         worker.communicate("\n")
     after = cpu_use([])
     assert after is not None
-    assert after.serving_s - before.serving_s >= 0.29
+    assert after.serving_s - before.serving_s >= 0.25
     assert after.machine_s >= before.machine_s > 0
     assert after.cores == len(os.sched_getaffinity(0))
 

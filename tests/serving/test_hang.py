@@ -20,7 +20,9 @@ from support.asking import ask
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import HANGS_ABOVE, PIXELS, TinyModel, classifier
 
-KINDS = pytest.mark.parametrize("kind", ["event loop", "thread", "worker"])
+KINDS = pytest.mark.parametrize(
+    "kind", ["event loop", "worker", pytest.param("thread", marks=pytest.mark.long)]
+)
 
 
 @pytest.fixture

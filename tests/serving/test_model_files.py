@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.examples import FOLDER
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving import golden_set
 from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import inspect_model
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 PIXELS = TensorSpec(name="pixels", datatype="FP32", shape=(-1, 4))
 SCORES = TensorSpec(name="scores", datatype="FP32", shape=(-1, 3))
 
@@ -144,7 +144,7 @@ def test_a_model_cut_anywhere_is_called_truncated(file: Path) -> None:
 
 
 def test_an_exported_int8_model_cut_anywhere_is_called_truncated(file: Path) -> None:
-    whole = (EXAMPLES / "digits" / "release-1" / "int8.onnx").read_bytes()
+    whole = (FOLDER / "digits" / "release-1" / "int8.onnx").read_bytes()
     lengths = range(1, len(whole), 7)
     assert {refusal(file, whole[:length]) for length in lengths} == {"model_truncated"}
 

@@ -10,6 +10,7 @@ import pytest
 from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import sha256_hex
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import BuiltRelease, build_release
 from edgefleet.protocol.wire import encode
 from edgefleet.sim.load.draws import Draws
@@ -17,7 +18,7 @@ from edgefleet.sim.load.measure_release import MeasuringLaboratory, measure, rea
 from edgefleet.sim.load.serving_process import ModelBehaviour, Served, VirtualServing
 from edgefleet.sim.load.worker_threads import Workers
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
+EXAMPLES = FOLDER / "digits"
 FIELD = read_field(EXAMPLES / "field.npz")
 
 

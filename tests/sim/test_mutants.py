@@ -56,6 +56,7 @@ def test_a_mutant_names_one_place_and_something_that_tries_it(mutant: Mutant) ->
         assert not any(trial.startswith("tests/") for trial in mutant.trials)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "by"), OF_SEVERAL_MODELS.items(), ids=list(OF_SEVERAL_MODELS))
 def test_a_bug_of_several_models_is_caught_by_what_the_table_names(name: str, by: str) -> None:
     assert by in mutants.trial(MUTANTS[name])

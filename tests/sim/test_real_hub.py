@@ -9,6 +9,7 @@ from time import monotonic, time
 import pytest
 
 from edgefleet.client.hub import HubClient
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.operator import ClaimRequest, TrustKey
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, Status, Verb, WaveSpec
@@ -18,7 +19,7 @@ from edgefleet.sim.load.fleet import FleetReport
 from support.hub_process import HubProcess, running_hub
 from support.waiting import WAIT_S
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "digits"
+EXAMPLES = FOLDER / "digits"
 COUNT = 40
 GATE = GateSpec(soak_s=0.2, confirm_after_s=1.0, silence_s=20.0, patience_s=10.0, min_requests=20)
 

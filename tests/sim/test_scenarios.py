@@ -35,7 +35,7 @@ def played(name: str, devices: int, seed: int = 7):
 
 @pytest.mark.parametrize("name", scenarios.names())
 def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
-    many = 3000 if scenarios.load(name).expect else 400
+    many = (3000 if name in QUALITY else 1500) if scenarios.load(name).expect else 400
     result = played(name, 150 if name in IN_BAKE else 600 if name in IN_MINUTES else many)
     assert result.violated == ()
     assert result.finished
@@ -49,7 +49,7 @@ def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", scenarios.names())
-@pytest.mark.parametrize("devices", [1, 2, 13])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.long), 13])
 def test_any_scenario_runs_on_a_handful_of_devices(name: str, devices: int) -> None:
     result = played(name, devices)
     assert result.violated == ()
@@ -88,18 +88,23 @@ def test_an_unknown_scenario_names_those_there_are() -> None:
         scenarios.load("godo")
 
 
-@pytest.mark.parametrize(("drop", "verdict"), [(0.3, "reverted"), (1.0, "completed")])
-@pytest.mark.parametrize("left", [0.4, 0.0])
+@pytest.mark.parametrize(
+    ("left", "drop", "verdict"),
+    [
+        (0.4, 0.3, "reverted"),
+        (0.0, 1.0, "reverted"),  # a fall to near zero needs no bound
+        pytest.param(0.4, 1.0, "completed", marks=pytest.mark.long),
+        pytest.param(0.0, 0.3, "reverted", marks=pytest.mark.long),
+    ],
+)
 def test_a_release_that_clients_leave_is_taken_back_where_the_plan_has_a_bound(
-    drop: float, verdict: str, left: float
+    left: float, drop: float, verdict: str
 ) -> None:
     drawn = scenarios.load("quality_drop")
     gate = replace(GateSpec(), max_request_drop=drop)
     wanted = replace(drawn, release=Truth(requests=left), rollout=replace(drawn.rollout, gate=gate))
     result = Run(wanted, name="clients_leave", devices=3000, seed=7).play()
     assert result.violated == ()
-    if left == 0.0:
-        verdict = "reverted"  # a fall to near zero needs no bound
     assert result.verdict == verdict, result.text
     if verdict == "reverted":
         assert result.reason == "request_drop"

@@ -4,7 +4,7 @@ from edgefleet.sim.virtual.swarm import mixture, play, swarm
 
 def test_random_mixtures_break_nothing_and_all_end() -> None:
     said: list[str] = []
-    result = swarm(range(1, 13), 300, processes=1, progress=said.append)
+    result = swarm(range(1, 13), 200, processes=1, progress=said.append)
     assert result.violations == 0, said
     assert result.unfinished == 0, said
     assert len(result.verdicts) >= 2
@@ -21,9 +21,9 @@ def test_a_failing_seed_comes_with_the_command_that_replays_it(monkeypatch) -> N
     place = "edgefleet.rollout.constraints.reservations.Reservations.no_place"
     monkeypatch.setattr(place, lambda *_, **__: None)
     said: list[str] = []
-    result = swarm(range(1, 4), 300, processes=1, progress=said.append)
+    result = swarm(range(1, 4), 150, processes=1, progress=said.append)
     assert result.by_checker["exposure"] > 0
-    assert f"  edgefleet sim replay {result.failing[0]} --devices 300" in said
+    assert f"  edgefleet sim replay {result.failing[0]} --devices 150" in said
 
 
 def test_code_that_breaks_is_a_failing_seed_too(monkeypatch) -> None:

@@ -44,7 +44,14 @@ def played(name: str) -> Result:
     return Run(scenarios.load(name), name=name, devices=300, seed=7).play()
 
 
-@pytest.mark.parametrize("name", ["long_soak", "halted", "windows_and_budgets", "by_hand"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "long_soak",
+        "windows_and_budgets",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("halted", "by_hand")),
+    ],
+)
 def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = played(name)
     monkeypatch.setattr(tick_schedule, "LONGEST_TICK_S", 5)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.slots import POINTER, STATE, path, read_pointer
 from edgefleet.agent.state import AgentState, ModelState, running
 from edgefleet.agent.stored import from_store
@@ -93,7 +94,7 @@ class AgentProcess:
         return self.process.wait(30)
 
     def state(self) -> AgentState | None:
-        data = FolderStorage(self.data).read(STATE)
+        data = OwnFile(FolderStorage(self.data), STATE).content()
         return from_store(data) if data else None
 
     def wait(self, what: Callable[[AgentState], object], timeout_s: float = 60.0) -> AgentState:
@@ -135,6 +136,17 @@ class AgentProcess:
                 return status.pid, mine
             time.sleep(0.02)
         raise AssertionError(f"nothing serves within {timeout_s} s\n{self.log()}")
+
+    def wait_answer(self, timeout_s: float = 60.0) -> None:
+        """Poll the address of inference until a model is ready."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            link = HttpLink(f"http://{self.serve}")
+            with contextlib.closing(link), contextlib.suppress(NetworkError):
+                if link.request("GET", "/v2/health/ready", timeout_s=2.0).status == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"nothing answers within {timeout_s} s\n{self.log()}")
 
     def pointed(self) -> dict[str, str | None]:
         """For each model in the pointer file, the digest of the model file in its slot."""

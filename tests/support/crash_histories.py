@@ -12,6 +12,7 @@ from random import Random
 from edgefleet.agent.slots import STATE, Slots
 from support.device_world import MODELS, Step, World, at_rest, fork, step
 from support.memory_storage import PowerCut, When
+from support.own_files import lose
 
 BOOTS = 10
 LATER_CUTS = 60  # operations after a later start within which its cut comes
@@ -64,7 +65,7 @@ def live(start: World, history: History) -> World:
     for boot in range(BOOTS):
         world.boot(power_lost=history.power_lost)
         if boot == 1 and history.state_lost:
-            world.storage.files.pop(STATE, None)
+            lose(world.storage.files, STATE)
         if boot < len(history.cuts):
             world.storage.cut_at, world.storage.cut_when = history.cuts[boot]
         try:

@@ -107,7 +107,10 @@ class _HubOnDisk:
         asked = (headers or {}).get("Range", "")
         rest = data[int(asked.removeprefix("bytes=").rstrip("-") or 0) :]
         self.hub.served_bytes += len(rest)
-        return Download(206 if asked else 200, {}, _pieces(rest))
+        if not asked:
+            return Download(200, {}, _pieces(rest))
+        place = f"bytes {len(data) - len(rest)}-{len(data) - 1}/{len(data)}"
+        return Download(206, {"content-range": place}, _pieces(rest))
 
     def close(self) -> None:
         return
@@ -329,8 +332,9 @@ class World:
                     return Proved(model=model, job=job, result=self._prove(effect))
         except EdgefleetError as error:
             return StagingFailed(
-                model=model, job=job, code=error.code, detail=error.message, draw=0.5
-            )
+                model=model, job=job, code=error.code, detail=error.message, draw=0.5,
+                found=getattr(error, "found", ""), refusal=getattr(error, "refusal", ""),
+            )  # fmt: skip
 
     def _prove(self, effect: Prove) -> ProveResult:
         data = self.storage.files.get(path(effect.model, effect.slot, MODEL), b"")

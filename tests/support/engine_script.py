@@ -14,13 +14,14 @@ from msgspec import structs
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.rollout.options import knob_options, spec_of
-from edgefleet.cli.rollout.render import WARNINGS, added, rollout_lines
+from edgefleet.cli.rollout.render import WARNINGS, rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.comparisons import Elementwise
 from edgefleet.protocol.device import ModelReport, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from edgefleet.testing.release import fake_manifest
@@ -228,7 +229,7 @@ class Session:
         left_out = ", ".join(f"{count} {reason}" for reason, count in view.ineligible.items())
         return [
             f"{view.id} planned: {view.model} {view.release}, waves: {waves}",
-            *([f"adds {added(view.model, view.adds, view.had_model)}"] if view.adds else []),
+            *(f"{what} {named}" for what, named in today_rows(view.model, view.release, view)),
             *([f"left out: {left_out}"] if left_out else []),
             *(f"interface: {change}" for change in view.interface),
             *([f"unjudged: {view.unjudged}"] if view.unjudged else []),

@@ -50,6 +50,7 @@ class FakeHub:
         self.refuses_starts = 0  # this many starts are not admitted, later ones are
         self.refused_starts = 0
         self.lose_with = ""  # check-ins with such an outcome are stored and not answered
+        self.refuse_with = "credential_invalid"  # an unknown credential
         self.fail_with = ""  # check-ins with such an outcome are answered 500, and not stored
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
@@ -187,12 +188,17 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path == "/device/v1/enrol":
                 self._enrol(decode(body, EnrolRequest))
             else:
+                self._check_token()
                 self._check_in(decode(body, CheckIn))
         except DeviceError as error:
             said = problem(error)
             self._say(
                 error.status, encode(msgspec.structs.replace(said, next_seq=self.hub.last_seq + 1))
             )
+
+    def _check_token(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            raise DeviceError(self.hub.refuse_with, "no")
 
     def _check_in(self, said: CheckIn) -> None:
         kinds = {str(outcome.kind) for outcome in said.outcomes}
@@ -228,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.ranges.append(asked)
         body = data[start:]
         self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.hub.cut_after is not None:

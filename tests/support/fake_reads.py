@@ -7,6 +7,7 @@ from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.operator import (
     AuditEntry,
     AuditPage,
+    DeviceHistory,
     DeviceModel,
     DevicePage,
     DeviceView,
@@ -30,7 +31,7 @@ from edgefleet.protocol.rollout import (
     Verb,
 )
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
-from support.scenes import NOW, POPULATION, history_of, release_view, report, rollout_in
+from support.scenes import ATTEMPTS, NOW, POPULATION, history_of, release_view, report, rollout_in
 
 TOKEN = "operator-token-of-the-fake"
 
@@ -49,6 +50,7 @@ class FakeReads:
         self.approved: list[tuple[str, str]] = []
         self.freeze_said = Freeze(frozen=False)
         self.quarantined_devices: list[QuarantinedDevice] = []
+        self.attempts = list(ATTEMPTS)  # of every device
         self.reports: dict[str, WaitReport] = {}  # of devices, instead of the same for all
         self.more_models: tuple[ModelView, ...] = ()
         for status in (Status.COMPLETED, Status.REVERTED, Status.REFUSED):
@@ -181,6 +183,10 @@ class FakeReads:
             if view.name == name:
                 return view
         raise OperatorError("not_found", f"There is no device {name!r}.")
+
+    def device_history(self, name: str) -> DeviceHistory:
+        self.device(name)
+        return DeviceHistory(device=name, attempts=tuple(self.attempts))
 
     def why_device(self, name: str) -> WaitReport:
         wait = Wait(

@@ -3,6 +3,7 @@
 import msgspec
 
 from edgefleet.protocol.operator import (
+    DeviceAttempt,
     DeviceModel,
     DeviceView,
     HistoryPoint,
@@ -134,6 +135,7 @@ def rollout_in(status: Status, *, now: float = NOW, rollout_id: str | None = Non
         reason="", text="", generation=7, created_at=start - 30, started_at=start, ended_at=None, wave=1,
         waves=waves_up_to(1, start, looking), gate=GateSpec(soak_s=60), evidence=running, exposed=86,
         plan=RolloutSpec(model="digits", release="3", gate=GateSpec(soak_s=60)), allowed=72,
+        had_model=POPULATION, replaced={"1": 31, "2": 972},
         why=report(f"rollout/{name}", ""),
     )  # fmt: skip
 
@@ -286,3 +288,17 @@ def release_view(release: str, now: float) -> ReleaseView:
         published_at=now - 8000,
         devices=86,
     )
+
+
+ATTEMPTS = (
+    DeviceAttempt(
+        rollout="ro-reverted", model="digits", release="3", attempt=2, kind="trial_failed",
+        reason="confidence_drop", cause="confidence dropped",
+        detail="Mean confidence fell from 0.941 to 0.712 over 50 scores (limit 0.841).",
+        began_at=NOW - 75, at=NOW - 40, duration_s=33.0,
+    ),
+    DeviceAttempt(
+        rollout="ro-completed", model="digits", release="2", attempt=1, kind="confirmed",
+        began_at=NOW - 9060, at=NOW - 9000, duration_s=60.0,
+    ),
+)  # fmt: skip

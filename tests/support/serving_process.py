@@ -67,6 +67,10 @@ class ServingProcess:
             self._process.terminate()
         try:
             return self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # no test leaves a process behind
+            self._process.wait()
+            raise
         finally:
             self.control.close()
             if self._process.stdout is not None:

@@ -35,7 +35,7 @@ class SignedIn:
         )
 
     def form_token(self) -> str:
-        found = re.search(r'name="form_token" value="([0-9a-f]{64})"', self.get("/").text)
+        found = re.search(r'name="form_token" value="([0-9a-f]{128})"', self.get("/").text)
         assert found is not None
         return found[1]
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from edgefleet.agent.state import AgentState, slot
 from edgefleet.base.clock import SystemClock
 from edgefleet.client.watch import Observed, watch
+from edgefleet.examples import FOLDER
 from edgefleet.optimize.release_folder import build_release
-from edgefleet.protocol.operator import ClaimRequest, TrustKey, Unquarantine
+from edgefleet.protocol.operator import ClaimRequest, DeviceAttempt, TrustKey, Unquarantine
 from edgefleet.protocol.rollout import (
     Command,
     GateSpec,
@@ -41,7 +42,7 @@ from support.tiny_models import loop_on
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SEGFAULT = Path(__file__).parent / "segfault"
+BAD_RUNTIME = Path(__file__).parent / "bad_runtime"
 SEGFAULT_MARK = "segfault on white"
 WHITE = 254.0  # the smallest value of a white picture is larger
 MODELS = ("detector", "digits", "gauge")
@@ -92,7 +93,7 @@ def examples() -> Path:
 
 
 def release_folder(model: str, release: str) -> Path:
-    place = EXAMPLES if model == "digits" else examples()
+    place = FOLDER if model == "digits" else examples()
     return place / model / f"release-{release}"
 
 
@@ -147,7 +148,7 @@ class Home:
 
     def start(self) -> None:
         """Start the agent, with a runtime that segfaults for marked releases."""
-        paths = [str(SEGFAULT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(BAD_RUNTIME), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.agent.start(environ={"PYTHONPATH": os.pathsep.join(paths)})
 
     def publish(self, folder: Path) -> None:
@@ -191,6 +192,10 @@ class Home:
         if last.status is Status.COMPLETED:
             self.confirmed[model] = release
         return last
+
+    def history(self) -> tuple[DeviceAttempt, ...]:
+        """The attempts of the device, as the hub shows them."""
+        return self.hub.client().device_history(DEVICE).attempts
 
     def unquarantine(self) -> None:
         """Allow further releases after two rollbacks of one model."""
@@ -288,7 +293,7 @@ def home(folder: Path) -> Iterator[Home]:
 @cache
 def cases(model: str) -> tuple[Case, ...]:
     """The requests of a client: inputs as in the field, and for the detector one white picture."""
-    place = EXAMPLES if model == "digits" else examples()
+    place = FOLDER if model == "digits" else examples()
     with np.load(place / model / "field.npz", allow_pickle=False) as file:
         inputs = file[f"input.{INPUTS[model]}"][: CASES[model]]
         more = [file["overexposed"]] if model == "detector" else []

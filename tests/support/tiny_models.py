@@ -66,7 +66,7 @@ def classifier(
     ``chain`` likewise, with the weights of one layer, so that the file stays small.
     ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
     the model loops for ever on what no golden set has, see HANGS_ABOVE. A ``description`` may mark
-    it for the runtime of ``support/segfault``.
+    it for the runtime of ``support/bad_runtime``.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)

@@ -1,5 +1,6 @@
 """The page needs the operator's token, and other sites cannot send its forms (CSRF)."""
 
+import gzip
 from base64 import b64encode
 
 import pytest
@@ -44,6 +45,41 @@ def test_without_a_session_the_twin_is_a_problem(address: str) -> None:
     reply = SignedIn(FakeReads()).get(f"{address}.json")
     assert reply.status == 401
     assert decode(reply.body, Problem).code == "not_authorized"
+
+
+def test_an_unknown_address_is_a_page_for_people_and_a_problem_for_programs() -> None:
+    page = signed_in()
+    reply = page.get("/nosuch", accept="text/html,*/*")
+    assert reply.status == 404
+    assert reply.headers["content-type"].startswith("text/html")
+    assert "There is no page /nosuch." in reply.text
+    assert 'href="/devices"' in reply.text
+    assert "/devices" not in SignedIn(FakeReads()).get("/nosuch", accept="text/html").text
+    for target, accept in (("/nosuch", "application/json"), ("/api/v1/nosuch", "text/html")):
+        assert page.get(target, accept=accept).status == 404
+        assert "<html" not in page.get(target, accept=accept).text
+
+
+def test_pages_are_compressed_for_browsers_that_can_read_them() -> None:
+    page = signed_in()
+    plain = page.get("/devices")
+    packed = page.get("/devices", **{"accept-encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert len(packed.body) < len(plain.body) / 4
+    assert len(gzip.decompress(packed.body)) == len(plain.body)
+
+
+def test_a_form_token_is_masked_and_each_mask_is_valid() -> None:
+    page = signed_in()
+    tokens = {page.form_token() for _ in range(3)}
+    assert len(tokens) == 3
+    for token in tokens:
+        page.post("/fleet/freeze", {"form_token": token, "note-freeze": "night"})
+        assert page.reads.freeze_said.frozen
+        assert page.reads.freeze_said.note == "night"
+        page.post("/fleet/thaw", {"form_token": token})
+        assert not page.reads.freeze_said.frozen
 
 
 def test_without_a_session_there_is_no_stream() -> None:
@@ -149,7 +185,7 @@ def test_a_verb_without_a_session_is_the_login_form() -> None:
 
 def test_a_verb_reaches_the_hub_with_the_generation_that_was_looked_at() -> None:
     page = running()
-    fields = {"form_token": page.form_token(), "generation": "7", "note": "looks odd"}
+    fields = {"form_token": page.form_token(), "generation": "7", "note-pause": "looks odd"}
     reply = page.post("/rollouts/ro-running/pause", fields)
     assert (reply.status, reply.headers["location"]) == (303, "/rollouts/ro-running")
     [(rollout, verb, command, actor)] = page.reads.commands

@@ -9,7 +9,7 @@ import pytest
 from edgefleet.protocol.rollout import Status
 from edgefleet.web import limits
 from edgefleet.web.live import Live
-from edgefleet.web.pages import Asked, Page, rollout_page
+from edgefleet.web.pages import Asked, Page, devices_page, rollout_page
 from support.asgi import ask_within
 from support.fake_reads import FakeReads
 from support.scenes import rollout_in
@@ -87,6 +87,23 @@ def test_a_stream_ends_so_that_its_session_is_checked_again() -> None:
         ]
 
     assert 1 <= len(asyncio.run(heard())) < 10
+
+
+def test_an_age_is_data_and_not_a_change_of_its_row() -> None:
+    async def heard() -> None:
+        reads = FakeReads()
+        build = partial(devices_page, reads, Asked({}, {}))
+        stream = Live(Ticking(1.0), interval_s=0.0).stream("/devices", build)
+        name, data = parsed(await anext(stream))
+        assert name == "fragments"
+        assert len(data["last_seen"]) == 50  # type: ignore[arg-type]
+        first = reads.device_views[0]
+        reads.device_views[0] = msgspec.structs.replace(first, last_seen=reads.now + 9)
+        name, data = parsed(await anext(stream))
+        assert (name, data["last_seen"]) == ("alive", {first.name: reads.now + 9})
+        await stream.aclose()
+
+    asyncio.run(heard())
 
 
 def test_what_ceased_to_exist_says_so_and_ends() -> None:

@@ -21,11 +21,12 @@ from edgefleet.protocol.operator import (
     ReleaseView,
     Rollouts,
 )
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.rollout import RolloutView, Status, Verb
 from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.protocol.wire import Problem, Wire, decode
 from edgefleet.web.pages import PAGES, Asked
-from edgefleet.web.words import latency, reason_words, share, size, span, tone
+from edgefleet.web.words import latency, share, size, span, tone
 from support.fake_reads import FakeReads
 from support.scenes import rollout_in, two_models, two_reasons
 from support.signed_in import SignedIn, signed_in
@@ -91,7 +92,10 @@ def page() -> SignedIn:
 def test_a_page_renders_and_its_twin_is_the_protocol_object(page: SignedIn, address: str) -> None:
     reply = page.get(address)
     assert reply.status == 200
-    assert well_formed(reply.text).scripts[0]["src"].startswith("/static/live.js?v=")
+    assert [one["src"].partition("?v=")[0] for one in well_formed(reply.text).scripts] == [
+        "/static/idiomorph.min.js",
+        "/static/live.js",
+    ]
     twin = re.search(r'href="([^"]+)">JSON<', reply.text)
     assert twin is not None
     answer = page.get(twin[1])
@@ -126,6 +130,20 @@ def test_a_rollout_shows_its_cut_its_failures_and_both_cohorts(page: SignedIn) -
         "0.71",
         "0.94",
         "at least 0.84",
+    ):
+        assert shown in text
+
+
+def test_a_rollout_names_the_releases_that_it_replaces_and_those_that_stay(page: SignedIn) -> None:
+    planned = rollout_in(Status.PLANNED)
+    page.reads.put(msgspec.structs.replace(planned, adds=4, beside={"detector 2": 7}))
+    text = page.get("/rollouts/ro-planned").text
+    for shown in (
+        "model digits to 4 devices (1003 already run it)",
+        "digits 1 on 31 devices, digits 2 on 972 devices",
+        "detector 2 on 7 devices (other models)",
+        "<dt>Removes</dt><dd>nothing</dd>",
+        "Open the first wave, 1\u202f% of 1,007 devices?",
     ):
         assert shown in text
 
@@ -391,7 +409,8 @@ def test_what_devices_and_people_wrote_stays_text(page: SignedIn) -> None:
         assert 'alert("1")' not in text
         assert "<script>" not in text
         found = well_formed(text)
-        assert [script.get("src") for script in found.scripts] == [found.scripts[0]["src"]]
+        assert all((script.get("src") or "").startswith("/static/") for script in found.scripts)
+        assert len(found.scripts) == 2
     news = page.get("/rollouts/ro-running", accept="application/vnd.edgefleet.news+json")
     for piece in msgspec.json.decode(news.body)["fragments"]:
         assert "<script>" not in piece["html"]
@@ -410,6 +429,7 @@ def test_files_are_kept_by_browsers_for_as_long_as_they_do_not_change(page: Sign
     text = page.get("/").text
     addresses = re.findall(r'"(/static/[^"]+)"', text)
     assert {address.partition("?")[0] for address in addresses} == {
+        "/static/idiomorph.min.js",
         "/static/live.js",
         "/static/style.css",
         "/static/favicon.svg",
@@ -475,8 +495,8 @@ def test_a_quarantined_device_waits_for_a_person() -> None:
         (span(90), "1 min 30 s"),
         (span(5400), "1 h 30 min"),
         (span(0.5), "0.5 s"),
-        (reason_words("confidence_drop"), "confidence dropped"),
-        (reason_words("a_new_code"), "a new code"),
+        (reason_text("confidence_drop"), "confidence dropped"),
+        (reason_text("a_new_code"), "a new code"),
     ],
 )
 def test_figures_in_words(said: str, words: str) -> None:

@@ -7,7 +7,17 @@ last part of the step.
 
 from typing import Final
 
-from edgefleet.agent import cost_window, hang, incumbent, isolation, limits, load, trial
+from edgefleet.agent import (
+    cost_window,
+    hang,
+    incumbent,
+    isolation,
+    limits,
+    load,
+    serving_health,
+    serving_version,
+    trial,
+)
 from edgefleet.agent import quality_window as window
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.checkin import report
@@ -77,35 +87,46 @@ def apply_wanted(device: DeviceContext) -> None:
     if not device.is_apply_due:
         return
     isolated = tuple([one.model for one in device.soft.crashes.isolated])
-    models = wanted(device.models, isolated)
+    waiting = tuple([name for name, soft in device.soft_models.items() if soft.waits_for_disk])
+    models = wanted(device.models, isolated, waiting)
     if models:
         job = device.new_job()
         device.forgettable(switch=job, switch_at=None)
         status = device.soft.serving
         anew = status is not None and hang.is_stuck(status)
         generation = int(device.now * 1000)
-        device.do(Apply(job=job, generation=generation, models=models, anew=anew))
+        swap = not anew and serving_version.is_swap_due(device, status)
+        if swap:
+            device.forgettable(swapped=True)
+        device.do(Apply(job=job, generation=generation, models=models, anew=anew, swap=swap))
     else:
         device.forgettable(switch=None, switch_at=None)
         device.do(StopServing())
 
 
 def wanted(
-    models: dict[str, ModelState], isolated: tuple[str, ...] = ()
+    models: dict[str, ModelState], isolated: tuple[str, ...] = (), waiting: tuple[str, ...] = ()
 ) -> tuple[WantedModel, ...]:
-    """The set that the device should serve now. ``isolated`` models have workers."""
+    """The set that the device should serve now. ``isolated`` models have workers.
+
+    The trial of a ``waiting`` model is not in it.
+    """
     return tuple(
         found
         for name in sorted(models)
-        if (found := _wanted(name, models[name], is_isolated=name in isolated))
+        if (
+            found := _wanted(
+                name, models[name], is_isolated=name in isolated, waits=name in waiting
+            )
+        )
     )
 
 
-def _wanted(name: str, state: ModelState, *, is_isolated: bool) -> WantedModel | None:
+def _wanted(name: str, state: ModelState, *, is_isolated: bool, waits: bool) -> WantedModel | None:
     confirmed = _release(state, state.active)
     trial_release = None
     attempt = state.attempt
-    if attempt is not None and state.stage in IN_TRIAL:
+    if attempt is not None and state.stage in IN_TRIAL and not waits:
         if attempt.action == "revert":  # a return to a release that the device has confirmed before
             confirmed = _release(state, attempt.slot)
         else:
@@ -152,7 +173,7 @@ def go_back(context: StepContext, reason: str, detail: str) -> None:
         ended = Ended(rollout=attempt.rollout, manifest_sha256=attempt.manifest_sha256)
         context.keep(ended=(*context.state.ended, ended)[-limits.ENDED_ATTEMPTS :])
     context.move(Signal.FAILED)
-    context.forgettable(watch=None)
+    context.forgettable(watch=None, waits_for_disk=False)
     return_to_active(context)
 
 
@@ -164,6 +185,7 @@ def return_to_active(context: StepContext) -> None:
 
 def on_activated(device: DeviceContext, event: Activated) -> None:
     isolated = device.soft.crashes.isolated
+    serving_health.note_ends(device, event.ends, event.ran)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     if device.soft.crashes.isolated != isolated:
@@ -172,9 +194,12 @@ def on_activated(device: DeviceContext, event: Activated) -> None:
         return
     device.forgettable(switch=None, switch_at=None)
     before = device.soft.serving
+    serving_health.observe(device, event.status)
     _count_served(device, event.status)
     _end_windows(device, before, event.status)
     for name, state in tuple(device.models.items()):
+        if _waits_for_disk(device, name):
+            continue
         if state.stage is _ACTIVATING and device.model(name).attempt.action == "revert":
             _settle_return(device.model(name))
         elif state.stage is _ACTIVATING:
@@ -203,6 +228,7 @@ def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
 
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
     """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
+    serving_health.note_ends(device, event.ends, event.ran)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     if event.job != device.soft.switch:
@@ -232,6 +258,9 @@ def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None
 
 
 def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
+    serving_health.note_ends(device, event.ends, event.ran)
+    if event.status is not None or not event.alive:
+        serving_health.observe(device, event.status)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     device.forgettable(board=event.board)
@@ -242,8 +271,10 @@ def on_serving_probed(device: DeviceContext, event: ServingProbed) -> None:
     device.forgettable(probing=False, probe_at=None)
     _end_hung(device, event.status)
     is_switching = is_wanted = False
-    for state in device.models.values():
-        if state.stage is _WATCHING or state.stage is _ACTIVATING:
+    for name, state in device.models.items():
+        if _waits_for_disk(device, name):
+            is_wanted = is_wanted or state.active is not None
+        elif state.stage is _WATCHING or state.stage is _ACTIVATING:
             is_switching = True
         elif state.active is not None:
             is_wanted = True
@@ -267,8 +298,19 @@ def _end_hung(device: DeviceContext, status: ServingStatus | None) -> None:
 
 
 def _in_stage(device: DeviceContext, stage: Stage) -> list[str]:
-    """The models in this stage."""
-    return [name for name, state in device.models.items() if state.stage is stage]
+    """The models in this stage, without those whose trial waits for the disk."""
+    return [
+        name
+        for name, state in device.models.items()
+        if state.stage is stage and not _waits_for_disk(device, name)
+    ]
+
+
+def _waits_for_disk(device: DeviceContext, name: str) -> bool:
+    """Whether the trial of this model waits for a disk that can be written."""
+    if not device.soft.disk_fault or name not in device.soft_models:
+        return False
+    return device.soft_models[name].waits_for_disk
 
 
 def on_timer_fired(device: DeviceContext) -> None:
@@ -391,6 +433,8 @@ def _keep_serving(device: DeviceContext, event: ServingProbed) -> None:
     )
     if is_served and soft.switch_failures:
         device.forgettable(switch_failures=0)
+    if is_served and serving_version.is_swap_due(device, status):
+        request_apply(device)
     missed = soft.missed + 1 if status is None else 0
     is_swapped = status is not None and not is_served
     if is_swapped or not event.alive or missed >= limits.MISSED_PROBES:

@@ -6,29 +6,41 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import FrameType
 
+import msgspec
+
 from edgefleet import __version__
-from edgefleet.agent import limits
+from edgefleet.agent.agent_status import AgentStatus, status_of
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.link import Credential, HubLink, enrol, load_credential
+from edgefleet.agent.link import (
+    CLAIM_HINT,
+    Credential,
+    Enrolment,
+    HubLink,
+    Unenrolled,
+    load_credential,
+)
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.lost_state import recover
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.settings import AgentSettings
 from edgefleet.agent.slots import MODELS, Slots
+from edgefleet.agent.state import AgentState
+from edgefleet.agent.status_socket import answering
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.systemd import Notifier
 from edgefleet.agent.trust import Trust
 from edgefleet.agent.typed_replace import replace
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SystemEntropy
-from edgefleet.base.errors import NetworkError, OperatorError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
 from edgefleet.base.network import HttpLink
-from edgefleet.base.storage import FolderStorage
+from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
 from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
 
@@ -36,56 +48,147 @@ from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
 class Device:
     """One agent process. The caller must have the lock on the data folder."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, storage: Storage) -> None:
         """Raises OperatorError for invalid settings."""
         self._settings = settings
-        self._trust = Trust.load(settings.trust)
-        self._storage = FolderStorage(settings.data_dir)
+        self._storage = storage
+        self._slots = Slots(storage)
+        self._trust = self._load_trust()
         self._clock, self._entropy = SystemClock(), SystemEntropy()
         self._facts = facts(settings.profile, settings.models_memory_mib, settings.labels)
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._loop: Loop | None = None
+        self._notifier = Notifier(os.environ, self._clock.monotonic)
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises DeviceError if the device cannot enrol."""
+        """Run until SIGTERM or SIGINT.
+
+        A confirmed release is served before the hub is asked, whatever the hub, the enrolment and
+        the agent's own files are. Raises DeviceError only if a device without any release cannot
+        enrol, OperatorError if its state is one of another version.
+        """
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._on_signal)
-        slots = Slots(self._storage)
-        credential = self._enrolled()
-        if credential is None:
-            return
-        state = slots.load()
-        if state is None:
-            profile = self._settings.profile
-            state = recover(slots, profile, self._trust.open, self._clock.now())
-            state = replace(state, interval_s=credential.interval_s)
-        slots.make_reserve()
-        loop = self._loop = Loop(self._parts(slots, credential), state, self._facts)
+        self._notifier.ready()
+        with answering(self._settings.data_dir, self._status):
+            self._run()
+        self._notifier.stopping()
+
+    def _run(self) -> None:
+        credential = load_credential(self._storage)
+        state = self._load_state(credential.interval_s if credential else None)
+        if credential is None and not self._settings.claim and not state.models:
+            raise OperatorError(
+                "setting_invalid",
+                "The device is not enrolled and has no claim.",
+                field="claim",
+                hint=CLAIM_HINT,
+            )
+        self._slots.make_reserve()
+        parts = self._parts(credential, must_enrol=not state.models)
+        loop = self._loop = Loop(parts, state, self._facts)
         if not self._signals.empty():
             return
-        LOGGER.info("device %s, hub %s", credential.device, credential.hub)
-        loop.run(keep_serving=self._settings.keep_serving)
+        name = credential.device if credential else self._settings.name
+        LOGGER.info("Device %s starts. Its hub is %s.", name, self._settings.hub)
+        try:
+            loop.run(keep_serving=self._settings.keep_serving)
+        except Unenrolled as ended:
+            raise ended.error from ended
 
-    def _parts(self, slots: Slots, credential: Credential) -> Parts:
+    def _status(self) -> AgentStatus | None:
+        """The status of the agent, for another thread. None if its loop does not answer."""
+        if self._loop is not None:
+            return self._loop.status()
+        return AgentStatus(
+            line="The agent reads its files.",
+            at=self._clock.now(),
+            version=__version__,
+            hub=self._settings.hub,
+        )
+
+    def _describe(self, hub: HubLink, progress: str, state: AgentState, now: float) -> AgentStatus:
+        """The status at ``now``. Before the enrolment its line says what that waits for."""
+        credential = hub.credential
+        status = status_of(
+            state,
+            now,
+            version=__version__,
+            device="" if credential is None else credential.device,
+            hub=self._settings.hub,
+            progress=progress,
+        )
+        if credential is not None:
+            return status
+        waits = f"The device is not enrolled yet: {hub.waiting or 'its enrolment begins.'}"
+        return msgspec.structs.replace(status, line=f"{waits} {status.line}")
+
+    def _load_state(self, interval_s: float | None) -> AgentState:
+        """The stored state, or the one of the releases on the disk.
+
+        A state of another version is left alone. Its releases are then served, and nothing else.
+        ``interval_s`` is that of the enrolment.
+        """
+        foreign: OperatorError | None = None
+        try:
+            if (state := self._slots.load()) is not None:
+                return state
+        except OperatorError as error:
+            foreign = error
+            self._slots.freeze(DeviceError("state_foreign", error.message, hint=error.hint))
+        now = self._clock.now()
+        state = recover(self._slots, self._settings.profile, self._trust.open, now)
+        if foreign is not None:
+            if not state.models:
+                raise foreign
+            LOGGER.error("%s", foreign)
+        return state if interval_s is None else replace(state, interval_s=interval_s)
+
+    def _load_trust(self) -> Trust:
+        """The trusted keys. A device with a release serves it even if they cannot be read."""
+        try:
+            return Trust.load(self._settings.trust)
+        except OperatorError as error:
+            if not self._slots.pointer():
+                raise
+            LOGGER.error("%s", error)
+            return Trust((), unreadable=error)
+
+    def _parts(self, credential: Credential | None, *, must_enrol: bool) -> Parts:
         settings, storage, clock = self._settings, self._storage, self._clock
-        hub = HubLink(credential, storage, HttpLink, self._entropy, self._facts)
-        LOGGER.info("run %s", run_name(hub.run))
+        enrolment = Enrolment(
+            claim=settings.claim,
+            name=settings.name,
+            facts=self._facts,
+            labels=dict(settings.labels),
+        )
+        hub = HubLink(
+            settings.hub,
+            credential,
+            enrolment,
+            storage,
+            HttpLink,
+            entropy=self._entropy,
+            must_enrol=must_enrol,
+        )
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)
 
+        fetcher = Fetcher(
+            storage,
+            HttpLink(settings.hub),
+            hub.headers,
+            clock,
+            bytes_per_s=settings.bytes_per_s,
+        )
+
         return Parts(
-            slots=slots,
+            slots=self._slots,
             hub=hub,
-            fetcher=Fetcher(
-                storage,
-                HttpLink(settings.hub),
-                hub.headers,
-                clock,
-                bytes_per_s=settings.bytes_per_s,
-            ),
+            fetcher=fetcher,
             prover=Prover(storage, (sys.executable, "-m", "edgefleet.serving.prove")),
             make_supervisor=make_supervisor,
             open_envelope=self._trust.open,
@@ -94,41 +197,10 @@ class Device:
             sensors=BoardSensors(
                 FolderStorage(settings.sysfs) if settings.sysfs.is_dir() else None
             ),
+            is_enrolled=credential is not None,
+            describe=lambda state, now: self._describe(hub, fetcher.progress.text, state, now),
+            notifier=self._notifier,
         )
-
-    def _enrolled(self) -> Credential | None:
-        """The credential. Waits for the hub without a time limit. None if stopped before."""
-        settings = self._settings
-        if credential := load_credential(self._storage, settings.hub):
-            return credential
-        if not settings.claim:
-            raise OperatorError(
-                "setting_invalid",
-                "The device is not enrolled and has no claim.",
-                field="claim",
-                hint="Ask the operator for a claim and give it with --claim.",
-            )
-        link = HttpLink(settings.hub)
-        pause_s = limits.BACKOFF_FIRST_S
-        while True:
-            try:
-                return enrol(
-                    link,
-                    self._storage,
-                    hub=settings.hub,
-                    claim=settings.claim,
-                    name=settings.name,
-                    facts=self._facts,
-                    labels=dict(settings.labels),
-                )
-            except NetworkError as error:
-                LOGGER.warning("enrolment: %s", error)
-            try:
-                self._signals.get(timeout=pause_s * (0.5 + 0.5 * self._entropy.uniform()))
-            except Empty:
-                pause_s = min(limits.ENROL_BACKOFF_MAX_S, pause_s * 2)
-            else:
-                return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.put(number)  # safe in a handler; an Event or a Queue is not

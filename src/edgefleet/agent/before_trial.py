@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet.agent import isolation, limits
+from edgefleet.agent import damage, isolation, limits
 from edgefleet.agent.activation import go_back, request_apply, start_trial
 from edgefleet.agent.checkin import report
 from edgefleet.agent.effect import (
@@ -113,6 +113,8 @@ def _start_when_admitted(
             report(context, OutcomeKind.TRIAL_STARTED)
         return
     is_admitted, is_wanted = start_id in answer.acked, _same(context.attempt, offer)
+    if is_admitted and is_wanted and context.device.soft.disk_fault:
+        return  # the attempt counter cannot be stored: the start is reported and acknowledged again
     if is_admitted and is_wanted and not _is_trial_taken(context.device):
         start_trial(context)
     elif is_admitted or not is_wanted:
@@ -164,7 +166,12 @@ def hush(context: StepContext) -> None:
 
 
 def fetch_manifest(context: StepContext) -> None:
-    """Begin the download: the link is free for this model."""
+    """Begin the download: the link is free for this model. Later, if the disk has a fault."""
+    fault = context.device.soft.disk_fault
+    if fault:
+        context.forgettable(work_at=context.now + limits.DISK_RETRY_S)
+        _defer(context, fault, CATALOG[fault].hint if fault in CATALOG else "")
+        return
     if context.state.stage is Stage.QUEUED:
         context.move(Signal.LINKED)
     resume(context)
@@ -232,16 +239,28 @@ def on_manifest_opened(context: StepContext, event: ManifestOpened) -> None:
         attempt.model,
         attempt.release,
     ):
-        _refuse(context, Reason.DIGEST, "The manifest is not the offered one.")
+        _drop_offer(context)
         return
     variant = _variant(context, manifest)
     if variant is None:
         return
     context.move(Signal.OPENED)
-    context.change_attempt(installed=InstalledRelease.of(manifest, event.sha256, variant))
+    context.change_attempt(
+        damage=None, installed=InstalledRelease.of(manifest, event.sha256, variant)
+    )
     context.forgettable(work=None, have_golden=False, slot_bytes=event.slot_bytes)
     if event.free_bytes is not None:
         context.device.forgettable(free_bytes=event.free_bytes)
+
+
+def _drop_offer(context: StepContext) -> None:
+    """Forget an offer that is not that of its manifest: the offer was changed on the way.
+
+    The hub offers again. The release is not refused, as its manifest is as it was signed.
+    """
+    _defer(context, Reason.TRANSFER, "The offer and its signed manifest name different releases.")
+    context.forgettable(offers_after=context.now + context.device.state.interval_s)
+    cancel(context)
 
 
 def on_fetched(context: StepContext, event: Fetched) -> None:
@@ -278,8 +297,19 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
     if event.code in _REFUSALS:
         _refuse(context, _REFUSALS[event.code], event.detail)
         return
+    if event.code == "transfer_damaged":
+        found = damage.after(context.attempt.damage, event, context.now)
+        context.change_attempt(damage=found)
+        if damage.is_of_the_release(found, context.now, context.device.state.interval_s):
+            detail = f"{event.detail} {found.same} downloads brought the same bytes."
+            _refuse(context, event.refusal or Reason.DIGEST, detail)
+            return
+        if found.times >= limits.DAMAGE_DEFERRED:
+            _defer(context, event.code, event.detail)
     kind = CATALOG.get(event.code)
-    if kind is not None and kind.party in (Party.NETWORK, Party.US):
+    if event.found and context.attempt.damage is not None:
+        pause_s = damage.pause_s(context.attempt.damage, context.device.state.interval_s)
+    elif kind is not None and kind.party in (Party.NETWORK, Party.US):
         interval_s = context.device.state.interval_s
         longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
         first = min(limits.BACKOFF_FIRST_S, interval_s)

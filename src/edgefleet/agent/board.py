@@ -7,6 +7,7 @@ import contextlib
 from typing import Final
 
 from edgefleet.agent.cost_figures import Board
+from edgefleet.base.errors import DeviceError
 from edgefleet.base.storage import Storage
 
 _ZONES: Final = "class/thermal"
@@ -86,14 +87,14 @@ class BoardSensors:
     def _list(self, folder: str) -> tuple[str, ...]:
         try:
             return () if self._root is None else self._root.list(folder)
-        except OSError:
+        except DeviceError:
             return ()
 
     def _text(self, path: str) -> str:
         try:
             data = None if self._root is None else self._root.read(path)
             return (data or b"").decode(errors="replace").strip()
-        except OSError:  # a sensor that sleeps, or that has no driver any more
+        except DeviceError:  # a sensor that sleeps, or that has no driver any more
             return ""
 
     def _number(self, path: str) -> float | None:

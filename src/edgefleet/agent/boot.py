@@ -13,15 +13,17 @@ from edgefleet.agent.event import Booted
 from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, pointer, slot
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
+from edgefleet.agent.typed_replace import replace
 from edgefleet.protocol.device import OutcomeKind, Reason
 
 
 def on_booted(device: DeviceContext, event: Booted) -> None:
     state = device.state
     spread_s = min(state.interval_s, limits.BOOT_SPREAD_S)
+    facts = replace(event.facts, disk_fault=event.disk_fault)
     device.keep(
-        facts=event.facts,
-        facts_known=state.facts_known and state.facts == event.facts,
+        facts=facts,
+        facts_known=state.facts_known and state.facts == facts,
         pace=event.pace,
     )
     device.soft_models = {}
@@ -29,6 +31,7 @@ def on_booted(device: DeviceContext, event: Booted) -> None:
         booted=True,
         seq=state.seq_reserved,
         serving=event.serving,
+        disk_fault=event.disk_fault,
         checkin_at=device.now + event.draw * spread_s,
     )
     for name in tuple(device.models):
@@ -44,7 +47,7 @@ def _recover(context: StepContext, event: Booted) -> None:
     if context.state.stage in BEFORE_TRIAL:
         _resume_work(context)
     elif context.state.stage in IN_TRIAL:
-        _resume_trial(context)
+        resume_trial(context)
     elif context.state.stage is Stage.REVERTING:
         return_to_active(context)
     installed = active_release(context.state)
@@ -79,10 +82,14 @@ def _resume_work(context: StepContext) -> None:
         context.move(Signal.DAMAGED)
 
 
-def _resume_trial(context: StepContext) -> None:
+def resume_trial(context: StepContext) -> None:
+    """Repeat an interrupted trial, or end it as failed."""
     attempt = context.attempt
     if slot(context.state, attempt.slot).installed is None:
         go_back(context, Reason.DIGEST, "The slot in trial is damaged after a power loss.")
+    elif context.device.soft.disk_fault:  # the attempt counter cannot be stored
+        context.forgettable(waits_for_disk=True)
+        request_apply(context.device)
     elif attempt.tries >= attempt.max_attempts:
         go_back(
             context,

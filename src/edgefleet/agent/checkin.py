@@ -6,11 +6,11 @@ last answered check-in, and a digest of all.
 
 from typing import Final
 
-from edgefleet.agent import labels, limits, spool
+from edgefleet.agent import labels, limits, serving_health, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
-from edgefleet.agent.state import Reports, Sent, given_by, running
+from edgefleet.agent.state import HubLoss, Reports, Sent, given_by, running
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, PHASES
 from edgefleet.agent.typed_replace import replace
@@ -82,6 +82,7 @@ def check_in_when_due(device: DeviceContext) -> None:
         facts=facts,
         labels=counts,
         truth_done=truth_done,
+        serving=serving_health.to_report(device.models, device.soft.health, device.now),
     )
     device.do(SendCheckIn(check_in=check_in))
 
@@ -153,7 +154,7 @@ def _telemetry(device: DeviceContext) -> tuple[str, Telemetry | None]:
     telemetry = soft.tallies[0] if soft.tallies else None
     unsent = scores or costs
     if telemetry is None and unsent is not None:
-        telemetry = _nothing_served(unsent.to_release)
+        telemetry = tally.nothing_served(unsent.to_release)  # it carries scores that say so
     if telemetry is not None and scores is not None and scores.to_release == telemetry.release:
         telemetry = replace(telemetry, scores=scores)
     if telemetry is not None and costs is not None and costs.to_release == telemetry.release:
@@ -193,6 +194,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
     device.forgettable(
         sent=None,
         link_failures=0,
+        hub_loss=None,
         checkin_at=device.now + pause,
         known=None if wants_models or reports is None else reports.models,
     )
@@ -213,6 +215,9 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
         if failures == 0:
             device.forgettable(checkin_at=device.now)
             return
+    if device.soft.hub_loss is None:
+        text = f"{event.code}: {event.detail}".rstrip(":. ")
+        device.forgettable(hub_loss=HubLoss(at=device.now, text=text))
     interval_s = device.state.interval_s
     longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
     pause = min(longest, min(limits.BACKOFF_FIRST_S, interval_s) * 2.0 ** min(failures, 16))
@@ -223,17 +228,3 @@ def _go_on_from(device: DeviceContext, seq: int) -> None:
     """Make ``seq`` the next sequence number."""
     device.forgettable(seq=seq - 1)
     device.keep(seq_reserved=max(device.state.seq_reserved, seq - 1))
-
-
-def _nothing_served(release: str) -> Telemetry:
-    """The telemetry of a release without requests: it carries scores that say so."""
-    return Telemetry(
-        release=release,
-        requests=0,
-        errors=0,
-        confidence_sum=0.0,
-        confidence_count=0,
-        latency_us_p50=0,
-        latency_us_p95=0,
-        memory_mib=0,
-    )

@@ -8,6 +8,7 @@ An offer of an older hub has none; then the trial does not judge cost.
 from edgefleet.agent import limits
 from edgefleet.agent.cost_figures import Trend, growth_mib_h
 from edgefleet.agent.state import Attempt, Mark
+from edgefleet.base.texts import counted
 from edgefleet.protocol.serving import LiveStats
 
 
@@ -30,9 +31,9 @@ def cpu(attempt: Attempt, start: Mark, stats: LiveStats) -> str:
     if after_us <= most_us or after_us - before_us < limits.COST_LEAST_US:
         return ""
     return (
-        f"CPU time of a request rose from {before_us:.0f} us to {after_us:.0f} us over {requests} "
-        f"requests (limit {most_us:.0f} us). Of release {known.release}: {known.cpu_requests} "
-        "requests."
+        f"CPU time of a request rose from {before_us:.0f} us to {after_us:.0f} us over "
+        f"{counted(requests, 'request')} (limit {most_us:.0f} us). Of release {known.release}: "
+        f"{counted(known.cpu_requests, 'request')}."
     )
 
 

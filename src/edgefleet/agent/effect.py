@@ -83,14 +83,16 @@ class Apply(Wire, frozen=True, kw_only=True):
     """Make the serving process serve these models and no others. Starts it if it does not run.
 
     No effect for a model whose release it serves already. With ``anew`` the process is started
-    again first: a request of a release that it does not serve any more never ends. Completes with
-    Activated, or with ActivationFailed and the previous set. A newer Apply replaces an older one.
+    again first: a request of a release that it does not serve any more never ends. With ``swap`` it
+    is started again because it is of another version than the agent. Completes with Activated, or
+    with ActivationFailed and the previous set. A newer Apply replaces an older one.
     """
 
     job: int
     generation: int
     models: tuple[WantedModel, ...]  # by name
     anew: bool = False
+    swap: bool = False
 
 
 class StopServing(Wire, frozen=True, kw_only=True):

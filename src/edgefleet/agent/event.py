@@ -21,6 +21,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     serving: ServingStatus | None  # the status of a running process, if any
     draw: float
     pace: Pace = Pace()
+    disk_fault: str = ""  # as in DiskChecked
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
@@ -38,12 +39,13 @@ class CheckInAnswered(Wire, frozen=True, kw_only=True):
 
 
 class CheckInFailed(Wire, frozen=True, kw_only=True):
-    """No answer, or an error of the hub. ``code`` is one of base.errors."""
+    """No answer, or an error of the hub: a ``code`` of base.errors, and a sentence."""
 
     seq: int
     code: str
     draw: float
     next_seq: int | None = None
+    detail: str = ""
 
 
 class ManifestOpened(Wire, frozen=True, kw_only=True):
@@ -69,13 +71,18 @@ class Fetched(Wire, frozen=True, kw_only=True):
 
 
 class StagingFailed(Wire, frozen=True, kw_only=True):
-    """A manifest, fetch or proof failed. ``code`` is one of base.errors."""
+    """A manifest, fetch or proof failed. ``code`` is one of base.errors.
+
+    ``found`` and ``refusal`` are those of an answer that was damaged, see ``transfer``.
+    """
 
     model: str
     job: int
     code: str
     detail: str
     draw: float
+    found: str = ""
+    refusal: str = ""
 
 
 class Proved(Wire, frozen=True, kw_only=True):
@@ -87,19 +94,20 @@ class Proved(Wire, frozen=True, kw_only=True):
 
 
 class Activated(Wire, frozen=True, kw_only=True):
-    """The serving process serves the wanted set. ``ran`` and ``hung`` as in ``ServingProbed``."""
+    """The serving process serves the wanted set. The last fields are those of ``ServingProbed``."""
 
     job: int
     status: ServingStatus
     ran: tuple[str, ...] = ()
     hung: bool = False
+    ends: tuple[str, ...] = ()
 
 
 class ActivationFailed(Wire, frozen=True, kw_only=True):
     """The wanted set was not applied. ``reason`` is a ``Reason`` or a code of base.errors.
 
     ``model`` is the model that failed. Empty if the failure names none: the process ended, or was
-    ended because it did not answer. ``ran`` and ``hung`` as in ``ServingProbed``.
+    ended because it did not answer. The last fields are those of ``ServingProbed``.
     """
 
     job: int
@@ -109,13 +117,16 @@ class ActivationFailed(Wire, frozen=True, kw_only=True):
     model: str = ""
     ran: tuple[str, ...] = ()
     hung: bool = False
+    ends: tuple[str, ...] = ()
 
 
 class ServingProbed(Wire, frozen=True, kw_only=True):
     """The result of a probe. No status with ``alive``: the process runs, but does not answer.
 
     ``ran`` are the models that ran in the process when it ended, if it ended since the last probe.
-    ``hung``: the agent ended it, because it did not answer. ``board`` is None without sensors.
+    ``hung``: the agent ended it, because it did not answer. ``ends`` are the causes of its ends
+    since the last probe that the agent did not order, see ``protocol.serving_health``. ``board`` is
+    None without sensors.
     """
 
     status: ServingStatus | None
@@ -123,6 +134,7 @@ class ServingProbed(Wire, frozen=True, kw_only=True):
     draw: float
     ran: tuple[str, ...] = ()
     hung: bool = False
+    ends: tuple[str, ...] = ()
     board: Board | None = None
 
 
@@ -130,6 +142,12 @@ class TruthGiven(Wire, frozen=True, kw_only=True):
     """The serving process has the labels of the hub up to ``number``."""
 
     number: int
+
+
+class DiskChecked(Wire, frozen=True, kw_only=True):
+    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded."""
+
+    fault: str
 
 
 Event = (
@@ -145,4 +163,5 @@ Event = (
     | ActivationFailed
     | ServingProbed
     | TruthGiven
+    | DiskChecked
 )

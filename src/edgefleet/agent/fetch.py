@@ -10,13 +10,17 @@ from typing import Final
 from edgefleet.agent import limits
 from edgefleet.agent.effect import FileName
 from edgefleet.agent.lost_state import Open
+from edgefleet.agent.progress import Progress
 from edgefleet.agent.slots import MANIFEST, NEXT_MANIFEST, folder, path
 from edgefleet.agent.state import SlotName, other
+from edgefleet.agent.transfer import BINARY, JSON, DamagedTransferError, check_range, check_type
 from edgefleet.agent.worker import Stopped, Token
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, PublisherError
+from edgefleet.base.ids import sha256_hex
 from edgefleet.base.network import Link
 from edgefleet.base.storage import Storage
+from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Artifact, ReleaseManifest
 from edgefleet.protocol.wire import error_from_answer
 
@@ -41,6 +45,7 @@ class Fetcher:
         self._link = link
         self._headers = headers
         self._clock = clock
+        self.progress = Progress(clock.monotonic)
         self._bytes_per_s = bytes_per_s
 
     def manifest(
@@ -51,7 +56,8 @@ class Fetcher:
         An envelope on the disk is not downloaded again. The slot keeps the envelope of its previous
         release until the first file of the new release is downloaded.
 
-        Raises PublisherError (``signature_invalid``), NetworkError, DeviceError ``disk_full``.
+        Raises PublisherError, NetworkError (``transfer_damaged`` for another manifest, and for one
+        without a valid signature, as one wrong byte makes it), DeviceError.
         """
         next_envelope = path(model, slot, NEXT_MANIFEST)
         for stored in (next_envelope, path(model, slot, MANIFEST)):
@@ -63,12 +69,8 @@ class Fetcher:
         )
         if answer.status != _OK:
             raise error_from_answer(answer.status, answer.body)
-        if len(answer.body) > limits.MANIFEST_BYTES:
-            raise PublisherError(
-                "release_file_invalid",
-                f"The manifest has {len(answer.body)} bytes; {limits.MANIFEST_BYTES} are allowed.",
-            )
-        opened = open_envelope(answer.body)
+        check_type(answer.headers, JSON)
+        opened = _verified(answer.body, sha256, open_envelope)
         self._storage.write(next_envelope, answer.body)
         return opened
 
@@ -86,7 +88,7 @@ class Fetcher:
     ) -> None:
         """Make ``file`` of the slot the artifact. Bytes on the disk are not downloaded again.
 
-        Raises PublisherError ``digest_mismatch``, DeviceError ``disk_full``, NetworkError, Stopped.
+        Raises NetworkError (``transfer_damaged`` for other bytes), DeviceError, Stopped.
         """
         self._use_next_manifest(model, slot)
         target = path(model, slot, file)
@@ -103,20 +105,24 @@ class Fetcher:
             self._storage.copy(twin, target)
             return
         resumed = self._download(part, artifact, token)
-        if self._storage.digest(part) != artifact.sha256:
+        found = self._storage.digest(part)
+        if found != artifact.sha256 and resumed:
             self._storage.remove(part)
-            if not resumed:
-                raise _mismatch(file)
             self._download(part, artifact, token)  # the old part may be wrong: restart once
-            if self._storage.digest(part) != artifact.sha256:
-                self._storage.remove(part)
-                raise _mismatch(file)
+            found = self._storage.digest(part)
+        if found != artifact.sha256:
+            self._storage.remove(part)
+            raise DamagedTransferError(
+                f"{file} does not match its SHA-256 in the manifest.",
+                found=found or "",
+                refusal=Reason.DIGEST,
+            )
         self._storage.rename(part, target)
 
     def _opened(self, stored: str, open_envelope: Open) -> tuple[str, ReleaseManifest] | None:
         """The manifest in a file. None if there is no valid one."""
-        data = self._storage.read(stored)
         try:
+            data = self._storage.read(stored)
             return None if data is None else open_envelope(data)
         except EdgefleetError:
             return None
@@ -161,10 +167,18 @@ class Fetcher:
                     "connection_lost", "The hub has no such range: the download restarts."
                 )
             raise error_from_answer(answer.status, body)
+        try:
+            check_type(answer.headers, BINARY)
+            check_range(answer.status, answer.headers, have, artifact.size_bytes)
+        except DamagedTransferError:
+            _close(answer.chunks)
+            raise
         if have and answer.status == _OK:
             self._storage.remove(part)
             have, resumed = 0, False
-        self._store(part, self._paced(answer.chunks, token), artifact.size_bytes - have)
+        paced = self._paced(answer.chunks, token)
+        followed = self.progress.follow(part, paced, have, artifact.size_bytes)
+        self._store(part, followed, artifact.size_bytes - have)
         return resumed
 
     def _store(self, part: str, chunks: Iterator[bytes], missing: int) -> None:
@@ -173,10 +187,7 @@ class Fetcher:
             for chunk in chunks:
                 missing -= len(chunk)
                 if missing < 0:
-                    self._storage.remove(part)
-                    raise PublisherError(
-                        "digest_mismatch", "The hub sent more bytes than announced."
-                    )
+                    break
                 waiting += chunk
                 if len(waiting) >= limits.FLUSH_BYTES:
                     self._storage.append(part, bytes(waiting))
@@ -185,6 +196,10 @@ class Fetcher:
             if waiting:  # keep the received bytes for the next try
                 self._storage.append(part, bytes(waiting))
             raise
+        if missing < 0:
+            _close(chunks)
+            self._storage.remove(part)
+            raise DamagedTransferError("The answer has more bytes than announced.")
         if waiting or missing == 0:
             self._storage.append(part, bytes(waiting))
         if missing > 0:
@@ -211,10 +226,31 @@ def _beginning(chunks: Iterator[bytes]) -> bytes:
         body += chunk
         if len(body) > limits.PROBLEM_BYTES:
             break
-    if close := getattr(chunks, "close", None):
-        close()
+    _close(chunks)
     return bytes(body)
 
 
-def _mismatch(file: FileName) -> PublisherError:
-    return PublisherError("digest_mismatch", f"{file} does not match its SHA-256 in the manifest.")
+def _close(chunks: Iterator[bytes]) -> None:
+    """End a download whose body is not read to the end."""
+    if close := getattr(chunks, "close", None):
+        close()
+
+
+def _verified(envelope: bytes, sha256: str, open_envelope: Open) -> tuple[str, ReleaseManifest]:
+    """The opened envelope. Raises DamagedTransferError, PublisherError, DeviceError."""
+    if len(envelope) > limits.MANIFEST_BYTES:
+        raise DamagedTransferError(
+            f"The manifest has {len(envelope)} bytes; {limits.MANIFEST_BYTES} are allowed."
+        )
+    found = sha256_hex(envelope)
+    try:
+        opened = open_envelope(envelope)
+    except PublisherError as error:
+        if error.code != "signature_invalid":
+            raise
+        raise DamagedTransferError(error.message, found=found, refusal=Reason.SIGNATURE) from error
+    if opened[0] != sha256:
+        raise DamagedTransferError(
+            "The manifest is not the offered one.", found=found, refusal=Reason.DIGEST
+        )
+    return opened

@@ -36,6 +36,12 @@ GROWTH_LEAST_MIB: Final = 4.0  # steady growth in a trial, more than the steps o
 # An attempt.
 DISK_RETRY_S: Final = 60.0
 RETURN_RETRY_S: Final = 60.0  # after a failed revert
+DAMAGE_DEFERRED: Final = 3  # mismatches of a download until its attempt counts as deferred
+DAMAGE_SAME: Final = 4  # fresh downloads with the same wrong bytes, until the release is refused
+DAMAGE_INTERVALS: Final = 10.0  # check-in intervals between the first and the last of them
+DAMAGE_GROWTH: Final = 4.0  # of the pause after each mismatch
+DAMAGE_PAUSE_MAX_S: Final = 14_400.0
+DAMAGE_PAUSE_INTERVALS: Final = 240.0  # and at most this many check-in intervals
 ENDED_ATTEMPTS: Final = 16  # remembered, so that no failed offer is accepted again
 
 # A trial.
@@ -61,8 +67,10 @@ FOREIGN_FAILURES: Final = 3  # of an Apply, due to another model, until the tria
 # The serving process.
 PROBE_IDLE_S: Final = 5.0
 PROBE_TRIAL_S: Final = 0.5
+IDLE_S: Final = 10.0  # without a request, before a process of another version is replaced
 RESTART_FIRST_S: Final = 0.5
 RESTART_MAX_S: Final = 60.0
+ENDS_NOTED: Final = 256  # latest ends of the serving process, at most
 CRASHES_WITHIN_S: Final = 3600.0  # a model that crashes the process twice in it gets a worker
 
 # Fetching.
@@ -73,6 +81,7 @@ MANIFEST_BYTES: Final = 4 << 20
 PROBLEM_BYTES: Final = 64 << 10  # of an error answer
 REQUEST_S: Final = 10.0
 SAVE_RETRY_S: Final = 1.0
+DISK_CHECK_S: Final = 3600.0  # between two writes that only show whether the disk can be written
 
 # The serving process and the proof.
 CONTROL_S: Final = 2.0
@@ -88,5 +97,5 @@ PROVE_S: Final = 120.0
 PROVE_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_OUTPUT_BYTES: Final = 1 << 20
 
-# Enrolment.
-ENROL_BACKOFF_MAX_S: Final = 60.0
+# The status of the agent.
+STATUS_S: Final = 2.0  # in which the loop answers

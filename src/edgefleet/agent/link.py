@@ -1,5 +1,6 @@
-"""The device's requests to its hub: enrolment once, then check-ins."""
+"""The device's requests to its hub: enrolment, then check-ins."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
@@ -7,6 +8,8 @@ import msgspec
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
+from edgefleet.agent.log import LOGGER
+from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.reenrol import UNKNOWN, reenrol
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -27,6 +30,10 @@ CREDENTIAL: Final = "credential.json"
 ENROL_PATH: Final = "/device/v1/enrol"
 ENDPOINTS_PATH: Final = "/device/v1/endpoints"
 CHECKIN_PATH: Final = "/device/v1/checkin"
+CLAIM_HINT: Final = (
+    "Put a claim of `edgefleet device claim` into a file, and give it with --claim-file."
+)
+_NEED_CLAIM: Final = ("credential_invalid", "device_removed")
 _JSON: Final = {"Content-Type": "application/json"}
 
 OpenLink = Callable[[str], Link]
@@ -34,7 +41,10 @@ T = TypeVar("T")
 
 
 class Credential(Wire, frozen=True, kw_only=True):
-    """The identity of this device at its hub. The file is readable by its owner only."""
+    """The identity of this device: its name and its secret. Only its owner may read the file.
+
+    ``hub`` is the address that was last used. It is no part of the identity: a hub may move.
+    """
 
     hub: str
     device: str
@@ -43,77 +53,101 @@ class Credential(Wire, frozen=True, kw_only=True):
     interval_s: float
 
 
-def load_credential(storage: Storage, hub: str) -> Credential | None:
-    """The stored credential for this hub. None if the device must enrol."""
-    data = storage.read(CREDENTIAL)
-    if data is None:
-        return None
-    try:
-        credential = decode(data, Credential, code="internal")
-    except EdgefleetError:
-        return None
-    return credential if credential.hub == hub else None
+class Enrolment(Wire, frozen=True, kw_only=True):
+    """The device's part of an enrolment. A device without a claim cannot enrol."""
+
+    claim: str
+    name: str
+    facts: Facts
+    labels: dict[str, str]
 
 
-def enrol(
-    link: Link,
-    storage: Storage,
-    *,
-    hub: str,
-    claim: str,
-    name: str,
-    facts: Facts,
-    labels: Mapping[str, str],
-) -> Credential:
-    """Exchange the claim for a credential and store it.
+def load_credential(storage: Storage) -> Credential | None:
+    """The stored credential, of either copy. None if the device must enrol."""
+    file = OwnFile(storage, CREDENTIAL)
+    for content, _ in file.contents():
+        try:
+            credential = decode(content, Credential, code="internal")
+        except EdgefleetError:
+            continue
+        file.repair()
+        return credential
+    return None
+
+
+def enrol(link: Link, storage: Storage, hub: str, enrolment: Enrolment) -> Credential:
+    """Exchange the claim for a credential and store it, if the disk can be written.
 
     Raises DeviceError (such as ``claim_used``), NetworkError.
     """
     request = EnrolRequest(
-        protocol=PROTOCOL, claim=claim, name=name, facts=facts, labels=dict(labels)
+        protocol=PROTOCOL,
+        claim=enrolment.claim,
+        name=enrolment.name,
+        facts=enrolment.facts,
+        labels=enrolment.labels,
     )
     answer = link.request("POST", ENROL_PATH, headers=_JSON, body=encode(request))
-    enrolment = _read(answer, EnrolAnswer)
+    answered = _read(answer, EnrolAnswer)
     credential = Credential(
         hub=hub,
-        device=enrolment.device,
-        token=enrolment.token,
-        checkin_url=enrolment.checkin_url,
-        interval_s=enrolment.interval_s,
+        device=answered.device,
+        token=answered.token,
+        checkin_url=answered.checkin_url,
+        interval_s=answered.interval_s,
     )
-    storage.write(CREDENTIAL, encode(credential))
+    _store(storage, credential)
     return credential
 
 
 class HubLink:
-    """Sends check-ins over one kept-alive connection. Not thread-safe."""
+    """Enrols, and sends check-ins over one kept-alive connection. Not thread-safe.
+
+    A device without a credential, or with one that the hub does not accept, enrols with its claim
+    before a check-in. A failure is that of the check-in, so it is tried again after a pause. With
+    ``must_enrol`` an error of the device at the first enrolment is raised: the device has no
+    release to serve, and a person waits for the answer.
+    """
 
     def __init__(
         self,
-        credential: Credential,
+        hub: str,
+        credential: Credential | None,
+        enrolment: Enrolment,
         storage: Storage,
         open_link: OpenLink,
+        *,
         entropy: Entropy,
-        facts: Facts | None = None,
+        must_enrol: bool = False,
     ) -> None:
-        """With ``facts`` the device may enrol again at a hub that lost its record of it."""
-        self._facts = facts
         self.run = int.from_bytes(entropy.token(4), "big") or 1  # 0: none
         self.credential = credential
+        self._hub = hub
+        self._enrolment = enrolment
         self._storage = storage
         self._open_link = open_link
         self._entropy = entropy
+        self._must_enrol = must_enrol
         self._link: Link | None = None
+        self._has_moved = credential is not None and credential.hub != hub
+        self._refused: EdgefleetError | None = None  # why the device could not enrol
+
+    @property
+    def waiting(self) -> str:
+        """Why the device is not enrolled. Empty if it is, or has not tried."""
+        return "" if self._refused is None else str(self._refused)
 
     def headers(self) -> Mapping[str, str]:
-        """The headers that authenticate the device."""
-        return {"Authorization": f"Bearer {self.credential.token}"}
+        """The headers that authenticate the device. Empty before its enrolment."""
+        credential = self.credential
+        return {} if credential is None else {"Authorization": f"Bearer {credential.token}"}
 
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
         """Send a check-in. If that fails, ask the hub for its current check-in address."""
         try:
-            answer = self._post(check_in)
-        except (NetworkError, OperatorError) as error:
+            credential = self._enrolled()
+            answer = self._post(credential, check_in)
+        except (DeviceError, NetworkError, OperatorError) as error:
             self.close()
             self._renew_checkin_url()
             return self._failed(check_in, error)
@@ -121,8 +155,8 @@ class HubLink:
         try:
             parsed = _read(answer, CheckInAnswer)
         except EdgefleetError as error:
-            if error.code == UNKNOWN and self._facts is not None:
-                self._enrol_again(self._facts)
+            if error.code in (UNKNOWN, *_NEED_CLAIM):
+                self._enrol_again(credential, error.code)
             return self._failed(check_in, error, next_seq=_next_seq(answer.body))
         return CheckInAnswered(seq=check_in.seq, answer=parsed, draw=draw)
 
@@ -131,9 +165,64 @@ class HubLink:
             self._link.close()
             self._link = None
 
-    def _post(self, check_in: CheckIn) -> Answer:
+    def _enrolled(self) -> Credential:
+        """The credential. Enrols a device that has none. Raises DeviceError, NetworkError."""
+        if self.credential is None:
+            try:
+                self._enrol()
+            except EdgefleetError as error:
+                if self._must_enrol and isinstance(error, DeviceError):
+                    raise Unenrolled(error) from error
+                self._note_refusal(error)
+                raise
+        elif self._has_moved:
+            self._renew_checkin_url()
+        assert self.credential is not None  # noqa: S101 - enrolled above
+        return self.credential
+
+    def _enrol(self) -> None:
+        if not self._enrolment.claim:
+            raise DeviceError(
+                "claim_unknown",
+                "The device is not enrolled and has no claim.",
+                field="claim",
+                hint=CLAIM_HINT,
+            )
+        with contextlib.closing(self._open_link(self._hub)) as link:
+            self.credential = enrol(link, self._storage, self._hub, self._enrolment)
+        self._must_enrol = self._has_moved = False
+        self._refused = None
+        LOGGER.info("Enrolled as device %s.", self.credential.device)
+
+    def _enrol_again(self, old: Credential, code: str) -> None:
+        """Replace a credential that the hub does not accept. It stays until there is another one.
+
+        A hub that made the credential and lost its record of the device takes it as a proof, once
+        the operator allows that. Another hub, or one from which it was removed, needs a claim.
+        """
+        try:
+            if code == UNKNOWN:
+                with contextlib.closing(self._open_link(self._hub)) as link:
+                    answered = reenrol(link, old.token, self._enrolment.facts)
+                self._keep(old, token=answered.token, checkin_url=answered.checkin_url)
+                self._refused = None
+                LOGGER.info("Enrolled again as device %s.", old.device)
+            else:
+                self._enrol()
+        except EdgefleetError as error:
+            self._note_refusal(error)
+        else:
+            self.close()
+
+    def _note_refusal(self, error: EdgefleetError) -> None:
+        """Log why the device is not enrolled, once for each reason."""
+        if self._refused is None or error.code != self._refused.code:
+            LOGGER.warning("The device is not enrolled yet. The agent retries: %s", error)
+        self._refused = error
+
+    def _post(self, credential: Credential, check_in: CheckIn) -> Answer:
         if self._link is None:
-            self._link = self._open_link(_over_http(self.credential.checkin_url))
+            self._link = self._open_link(_over_http(credential.checkin_url))
         return self._link.request(
             "POST",
             CHECKIN_PATH,
@@ -146,30 +235,26 @@ class HubLink:
         self, check_in: CheckIn, error: EdgefleetError, next_seq: int | None = None
     ) -> CheckInFailed:
         return CheckInFailed(
-            seq=check_in.seq, code=error.code, draw=self._entropy.uniform(), next_seq=next_seq
+            seq=check_in.seq,
+            code=error.code,
+            draw=self._entropy.uniform(),
+            next_seq=next_seq,
+            detail=error.message,
         )
 
-    def _enrol_again(self, facts: Facts) -> None:
-        """Ask for a new credential. The next check-in uses it."""
-        found = reenrol(self._open_link(self.credential.hub), self.credential.token, facts)
-        if found is not None:
-            self.close()
-            self._store(
-                msgspec.structs.replace(
-                    self.credential, token=found.token, checkin_url=found.checkin_url
-                )
-            )
-
-    def _store(self, credential: Credential) -> None:
-        self.credential = credential
-        try:
-            self._storage.write(CREDENTIAL, encode(credential))
-        except DeviceError:
-            return  # disk full: it is asked for again after a restart
+    def _keep(self, old: Credential, **changes: str) -> None:
+        """Use a credential with these changes, and store it."""
+        new = msgspec.structs.replace(old, hub=self._hub, **changes)
+        if new != old:
+            self.credential = new
+            _store(self._storage, new)
 
     def _renew_checkin_url(self) -> None:
         """Ask the hub for its check-in address, which may change with a restart."""
-        link = self._open_link(self.credential.hub)
+        credential = self.credential
+        if credential is None:
+            return
+        link = self._open_link(self._hub)
         try:
             answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
             url = _read(answer, Endpoints).checkin_url
@@ -177,13 +262,28 @@ class HubLink:
             return  # keep the known address; the failed check-in is reported
         finally:
             link.close()
-        if url != self.credential.checkin_url:
-            self._store(msgspec.structs.replace(self.credential, checkin_url=url))
+        self._has_moved = False
+        self._keep(credential, checkin_url=url)
+
+
+class Unenrolled(Exception):  # noqa: N818 - ends the agent of a new device
+    """A new device cannot enrol. ``error`` says why."""
+
+    def __init__(self, error: DeviceError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _store(storage: Storage, credential: Credential) -> None:
+    try:
+        OwnFile(storage, CREDENTIAL).write(encode(credential))
+    except DeviceError as error:  # the credential is used until the agent ends
+        LOGGER.error("The credential is not stored: %s", error)
 
 
 def _over_http(url: str) -> str:
     """Return ``url`` if it is HTTP and not a local socket. Raises OperatorError."""
-    if not url.startswith(("http://", "https://")):
+    if not url.lower().startswith(("http://", "https://")):
         raise OperatorError(
             "setting_invalid",
             f"The hub gives {url[:200]!r} for check-ins, which is not an HTTP address.",

@@ -5,12 +5,16 @@ the serving process, ``link`` checks in. Each returns its result as an event. On
 state.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol, assert_never
 
+import msgspec
+
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import AgentStatus
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.effect import (
     Apply,
@@ -33,6 +37,7 @@ from edgefleet.agent.event import (
     Booted,
     CheckInAnswered,
     CheckInFailed,
+    DiskChecked,
     Event,
     Fetched,
     ManifestOpened,
@@ -43,14 +48,18 @@ from edgefleet.agent.event import (
     TruthGiven,
 )
 from edgefleet.agent.fetch import Fetcher
-from edgefleet.agent.log import LOGGER, narrate
+from edgefleet.agent.journal import Journal
+from edgefleet.agent.log import LOGGER
 from edgefleet.agent.lost_state import Open
+from edgefleet.agent.narration import narrate
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.slots import Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.step import step
 from edgefleet.agent.stored import to_store
 from edgefleet.agent.supervisor import Supervisor
+from edgefleet.agent.systemd import Notifier
+from edgefleet.agent.transfer import DamagedTransferError
 from edgefleet.agent.worker import Stopped, Token, Worker
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
@@ -68,8 +77,11 @@ class Stop:
     """A request to end the loop."""
 
 
-class StoppedWaiting(Exception):  # noqa: N818 - requested, no error
-    """The loop was stopped before its state could be saved."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for the status, which the loop answers: so the answer shows that the loop runs."""
+
+    answer: SimpleQueue[AgentStatus]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,9 @@ class Parts:
     clock: Clock
     entropy: Entropy
     sensors: BoardSensors
+    describe: Callable[[AgentState, float], AgentStatus]
+    notifier: Notifier
+    is_enrolled: bool = True
 
 
 class Loop:
@@ -99,31 +114,41 @@ class Loop:
         self._clock = parts.clock
         self._entropy = parts.entropy
         self._sensors = parts.sensors
+        self._describe = parts.describe
+        self._notifier = parts.notifier
+        self._is_enrolled = parts.is_enrolled
         self._state = state
         self._facts = facts
         # Setting the clock must not change durations: wall time once, then monotonic time.
         self._epoch = parts.clock.now() - parts.clock.monotonic()
         self._wake_at = 0.0
         self._tokens: dict[str, Token] = {}  # of the last work of each model
-        self._arrived: SimpleQueue[Event | Stop | BaseException] = SimpleQueue()
+        self._arrived: SimpleQueue[Event | Stop | Asked | BaseException] = SimpleQueue()
         self._fetches = Worker("fetch", self._arrived.put)
         self._proofs = Worker("prove", self._arrived.put)
         self._serving = Worker("serving", self._arrived.put)
         self._link = Worker("link", self._arrived.put)
         self._supervisor = parts.make_supervisor(self._serving_ended)
+        self._journal = Journal(parts.slots, parts.clock.monotonic)
 
     def stop(self) -> None:
         """Make ``run`` return. Safe in a signal handler."""
         self._arrived.put(Stop())
 
+    def status(self) -> AgentStatus | None:
+        """The status, for another thread. None if the loop does not answer within STATUS_S."""
+        answer: SimpleQueue[AgentStatus] = SimpleQueue()
+        self._arrived.put(Asked(answer))
+        try:
+            return answer.get(timeout=limits.STATUS_S)
+        except Empty:
+            return None
+
     def run(self, *, keep_serving: bool) -> None:
         """Run until ``stop``. Then stops the serving process, unless ``keep_serving``."""
-        try:
-            self._boot()
-            while not isinstance(event := self._next(), Stop):
-                self._apply(event)
-        except StoppedWaiting:
-            LOGGER.warning("stopped while the disk was full; the next start repeats the last step")
+        self._boot()
+        while not isinstance(event := self._next(), Stop):
+            self._apply(event)
         for token in self._tokens.values():
             token.stop()
         self._fetches.close(limits.CLOSE_S)
@@ -135,6 +160,7 @@ class Loop:
             self._supervisor.kill()  # if it was not stopped in time
 
     def _boot(self) -> None:
+        self._slots.repair_pointer()
         status, _ = self._supervisor.status()
         self._apply(
             Booted(
@@ -142,7 +168,8 @@ class Loop:
                 whole=self._slots.whole(self._state),
                 pointer=self._slots.pointer(),
                 serving=status,
-                draw=self._entropy.uniform(),
+                draw=self._entropy.uniform() if self._is_enrolled else 0.0,  # a person waits
+                disk_fault=self._journal.check(),
             )
         )
 
@@ -150,57 +177,58 @@ class Loop:
         return self._epoch + self._clock.monotonic()
 
     def _next(self) -> Event | Stop:
-        try:
-            event = self._arrived.get(timeout=max(0.0, self._wake_at - self._now()))
-        except Empty:
-            return TimerFired(draw=self._entropy.uniform())
-        if isinstance(event, BaseException):
-            raise event
-        return event
+        if self._notifier.is_listening:
+            self._notifier.status(self._describe(self._state, self._now()).line)
+        while True:
+            self._notifier.alive()
+            wait_s = max(0.0, self._wake_at - self._now())
+            beat_s = self._notifier.beat_s
+            try:
+                event = self._arrived.get(timeout=wait_s if beat_s is None else min(wait_s, beat_s))
+            except Empty:
+                if self._now() >= self._wake_at:
+                    return TimerFired(draw=self._entropy.uniform())
+                continue
+            if isinstance(event, Asked):
+                event.answer.put(self._describe(self._state, self._now()))
+                continue
+            if isinstance(event, BaseException):
+                raise event
+            return event
 
     def _apply(self, event: Event) -> None:
-        before = self._state
-        self._state, effects = step(before, event, self._now())
-        for level, text in narrate(before, event, self._state):
+        """Run a step, store the state, execute the effects.
+
+        The core decides with the fault of the disk in view. If the fault changes while the state of
+        a step is stored, the core hears of that first, and the step is run again.
+        """
+        before, known = self._state, self._state.soft.disk_fault
+        if isinstance(event, Booted):
+            known = event.disk_fault
+        after, effects = step(before, event, self._now())
+        fault = self._journal.store(to_store(after))
+        if fault != known and isinstance(event, Booted):
+            self._apply(msgspec.structs.replace(event, disk_fault=fault))
+            return
+        if fault != known and not isinstance(event, DiskChecked):
+            self._apply(DiskChecked(fault=fault))
+            before = self._state
+            after, effects = step(before, event, self._now())
+            self._journal.store(to_store(after))
+        self._state = after
+        for level, text in narrate(before, event, after, self._now()):
             LOGGER.log(level, text)
-        self._insist(lambda: self._slots.save(to_store(self._state)))
         for effect in effects:
             self._do(effect)
-
-    def _insist(self, write: Callable[[], object]) -> None:
-        """Retry the write while the disk is full: effects must not precede the saved state."""
-        is_reported = False
-        while True:
-            try:
-                write()
-            except DeviceError as error:
-                if not is_reported:
-                    LOGGER.error("%s", error)
-                    is_reported = True
-                if self._pause():
-                    raise StoppedWaiting from error
-            else:
-                return
-
-    def _pause(self) -> bool:
-        """Wait SAVE_RETRY_S. Arriving events keep their order. Returns whether a stop arrived."""
-        waiting: list[Event | Stop | BaseException] = []
-        until = self._now() + limits.SAVE_RETRY_S
-        while (left := until - self._now()) > 0:
-            try:
-                waiting.append(self._arrived.get(timeout=left))
-            except Empty:
-                break
-            if isinstance(waiting[-1], Stop):
-                break
-        for event in waiting:
-            self._arrived.put(event)
-        return any(isinstance(event, Stop) for event in waiting)
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case SendCheckIn():
-                self._link.do(lambda: self._arrived.put(self._hub.check_in(effect.check_in)))
+                check_in = effect.check_in
+                outcomes = self._journal.outcomes_to_send(check_in.outcomes)
+                if outcomes != check_in.outcomes:
+                    check_in = msgspec.structs.replace(check_in, outcomes=outcomes)
+                self._link.do(lambda: self._arrived.put(self._hub.check_in(check_in)))
             case FetchManifest() | Fetch() | Prove():
                 token = self._tokens[effect.model] = Token()
                 worker = self._proofs if isinstance(effect, Prove) else self._fetches
@@ -216,14 +244,15 @@ class Loop:
             case Probe():
                 self._serving.do(self._probe)
             case MovePointer():
-                self._insist(lambda: self._slots.move_pointer(effect.slots))
+                self._journal.move_pointer(effect.slots)
             case RemoveSlot():
-                self._slots.remove(effect.model, effect.slot)
+                with contextlib.suppress(DeviceError):  # the next download makes way for itself
+                    self._slots.remove(effect.model, effect.slot)
                 self._slots.make_reserve()
             case GiveTruth():
                 self._serving.do(lambda: self._give_truth(effect))
             case SetTimer():
-                self._wake_at = effect.at
+                self._wake_at = min(effect.at, self._now() + self._journal.wait_s())
             case _:
                 assert_never(effect)
 
@@ -233,12 +262,15 @@ class Loop:
         except Stopped:
             return
         except EdgefleetError as error:
+            damaged = error if isinstance(error, DamagedTransferError) else None
             event = StagingFailed(
                 model=effect.model,
                 job=effect.job,
                 code=error.code,
                 detail=error.message,
                 draw=self._entropy.uniform(),
+                found=damaged.found if damaged else "",
+                refusal=damaged.refusal if damaged else "",
             )
         self._arrived.put(event)
 
@@ -271,8 +303,9 @@ class Loop:
         event: Event
         try:
             status = self._supervisor.apply(effect)
-            ran, hung = self._supervisor.ran(), self._supervisor.hung()
-            event = Activated(job=effect.job, status=status, ran=ran, hung=hung)
+            ends, ran = self._supervisor.ends(), self._supervisor.ran()
+            hung = self._supervisor.hung()
+            event = Activated(job=effect.job, status=status, ran=ran, hung=hung, ends=ends)
         except EdgefleetError as error:
             event = ActivationFailed(
                 job=effect.job,
@@ -283,15 +316,22 @@ class Loop:
                 draw=self._entropy.uniform(),
                 ran=self._supervisor.ran(),
                 hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
             )
         self._arrived.put(event)
 
     def _probe(self) -> None:
         status, alive = self._supervisor.status()
-        ran, hung = self._supervisor.ran(), self._supervisor.hung()
-        draw, board = self._entropy.uniform(), self._sensors.read()
         self._arrived.put(
-            ServingProbed(status=status, alive=alive, ran=ran, hung=hung, draw=draw, board=board)
+            ServingProbed(
+                status=status,
+                alive=alive,
+                ran=self._supervisor.ran(),
+                hung=self._supervisor.hung(),
+                ends=self._supervisor.ends(),
+                draw=self._entropy.uniform(),
+                board=self._sensors.read(),
+            )
         )
 
     def _give_truth(self, effect: GiveTruth) -> None:

@@ -140,13 +140,13 @@ def compare(before: QualityWindow, after: QualityWindow) -> Scores:
     )
 
 
-def incumbent(windows: Windows, release: str, memory_mib_h: float = 0.0) -> Incumbent | None:
-    """The last requests to ``release``. None if they are too few to compare with them.
+def incumbent(windows: Windows, release: str, memory_mib_h: float = 0.0) -> Incumbent:
+    """The last requests to ``release`` that this agent saw, none or some hundreds.
 
     ``memory_mib_h`` is the growth of its memory.
     """
     mine = [one for one in (windows.full, windows.filling) if one and one.release == release]
-    found = Incumbent(
+    return Incumbent(
         release=release,
         requests=sum(one.requests for one in mine),
         errors=sum(one.errors for one in mine),
@@ -157,7 +157,6 @@ def incumbent(windows: Windows, release: str, memory_mib_h: float = 0.0) -> Incu
         cpu_requests=sum(one.timed for one in mine if one.cpu_s),
         memory_mib_h=memory_mib_h,
     )
-    return found if found.requests + found.refused >= limits.WINDOW_LEAST_REQUESTS else None
 
 
 def to_report(waiting: Scores | None, new: Scores | None) -> Scores | None:

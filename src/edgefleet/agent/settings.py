@@ -1,20 +1,26 @@
 """Settings of the agent: command line, EDGEFLEET_AGENT_* variables, TOML file.
 
-Precedence: the command line, then the variables, then the file, then the defaults.
+Precedence: the command line, then the variables, then the file, then the defaults. The file is that
+of ``--config`` or its variable, else CONFIG if it exists.
 """
 
 import argparse
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.base.texts import counted
 
 PREFIX: Final = "EDGEFLEET_AGENT_"
+CONFIG: Final = Path("/etc/edgefleet/agent.toml")
+CREDENTIAL: Final = "edgefleet-claim"
+"""The systemd credential with the claim: ``LoadCredential=edgefleet-claim:FILE``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,16 @@ class AgentSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """One command: ``run`` and ``config`` have settings, ``status`` and ``health`` need none."""
+
+    verb: str
+    data_dir: Path
+    settings: AgentSettings | None = None
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Option:
     name: str  # with dashes, as on the command line
     text: str
@@ -50,7 +66,14 @@ OPTIONS: Final = (
     _Option("name", "name of this device", "NAME"),
     _Option("profile", "hardware class of this device, such as jetson_nano", "PROFILE"),
     _Option("trust", "file with the trusted publisher keys, one per line", "FILE"),
-    _Option("claim", "one-use enrolment claim; needed at the first start only", "CLAIM", ""),
+    _Option(
+        "claim-file",
+        "file with the one-use enrolment claim; needed at the first start only, and may be absent "
+        f"later (default: the systemd credential {CREDENTIAL})",
+        "FILE",
+        "",
+    ),
+    _Option("claim", "the claim itself; every user of the device can see it", "CLAIM", ""),
     _Option("data-dir", "folder for the agent's files", "FOLDER", "edgefleet-agent"),
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
@@ -62,11 +85,32 @@ OPTIONS: Final = (
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> AgentSettings:
-    """Read the settings. Raises OperatorError ``setting_invalid``, or SystemExit on bad usage."""
-    given = vars(_parser().parse_args(argv))
+    """The settings of ``run``. Raises OperatorError ``setting_invalid``, or SystemExit."""
+    settings = parse_call(argv, environ).settings
+    assert settings is not None, argv  # noqa: S101 - a defect, not input
+    return settings
+
+
+def parse_call(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Call:
+    """Read a command. Raises OperatorError ``setting_invalid``, or SystemExit on bad usage."""
+    given = vars(parser().parse_args(argv))
     file = given["config"] or environ.get(f"{PREFIX}CONFIG")
-    table = _table(Path(file)) if file else {}
+    table: dict[str, object] = {}
+    if file or CONFIG.is_file():
+        table = _table(Path(file) if file else CONFIG)
     _check_keys(table)
+    verb: str = given["verb"]
+    if verb in ("run", "config"):
+        settings = _settings(given, environ, table)
+        return Call(verb, settings.data_dir, settings)
+    default = next(one.default for one in OPTIONS if one.name == "data-dir")
+    found = given["data_dir"] or environ.get(f"{PREFIX}DATA_DIR") or table.get("data_dir", default)
+    return Call(verb, Path(_text(found)), as_json=given["as_json"])
+
+
+def _settings(
+    given: Mapping[str, Any], environ: Mapping[str, str], table: Mapping[str, object]
+) -> AgentSettings:
     values: dict[str, str] = {}
     for option in OPTIONS:
         key = option.name.replace("-", "_")
@@ -92,7 +136,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
         data_dir=Path(values["data_dir"]),
         trust=Path(values["trust"]),
         serve=_address(values["serve"]),
-        claim=values["claim"],
+        claim=values["claim"] or _claim_in(values["claim_file"], environ),
         labels=_labels(given["label"], environ, table),
         bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
         models_memory_mib=_count(values["models_memory_mib"], "models_memory_mib"),
@@ -102,29 +146,85 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Agent
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The verbs and options of the command line."""
+    made = argparse.ArgumentParser(
         prog="edgefleet agent",
         description="The device agent: fetches, verifies, proves, tries and confirms releases.",
         epilog=f"Each option is also read from {PREFIX}<OPTION> and from the TOML file.",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="run")
-    run = verbs.add_parser(
-        "run", help="run the agent until SIGTERM or SIGINT", epilog=parser.epilog
-    )
-    run.add_argument("--config", metavar="FILE", help="TOML file with these options")
-    run.add_argument(
-        "--label", metavar="KEY=VALUE", action="append", help="a label; may be repeated"
-    )
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in (("run", RUN), ("config", SHOW_CONFIG)):
+        added = verbs.add_parser(verb, help=text, description=text, epilog=made.epilog)
+        added.add_argument("--config", metavar="FILE", help=_CONFIG_TEXT)
+        added.add_argument(
+            "--label", metavar="KEY=VALUE", action="append", help="a label; may be repeated"
+        )
+        for option in OPTIONS:
+            _add(added, option)
+    for verb, text in (("status", STATUS), ("health", HEALTH)):
+        added = verbs.add_parser(verb, help=text, description=text, epilog=made.epilog)
+        added.add_argument("--config", metavar="FILE", help=_CONFIG_TEXT)
+        _add(added, next(one for one in OPTIONS if one.name == "data-dir"))
+        added.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    return made
+
+
+RUN: Final = "run the agent until SIGTERM or SIGINT"
+SHOW_CONFIG: Final = "print these options as a TOML file, without the claim"
+STATUS: Final = "show what the agent of this device does now"
+HEALTH: Final = "exit with 0 if agent and serving are healthy, with 1 otherwise"
+_CONFIG_TEXT: Final = f"TOML file with these options (default: {CONFIG}, if it exists)"
+
+
+def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
+    text = f"{option.text} (default: {option.default})" if option.default else option.text
+    if option.flag:
+        parser.add_argument(
+            f"--{option.name}", action="store_const", const="true", default=None, help=text
+        )
+    else:
+        parser.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
+
+
+def as_toml(settings: AgentSettings) -> str:
+    """The settings as a TOML file. The claim is left out: it is used once, and secret."""
+    lines: list[str] = []
     for option in OPTIONS:
-        text = f"{option.text} (default: {option.default})" if option.default else option.text
-        if option.flag:
-            run.add_argument(
-                f"--{option.name}", action="store_const", const="true", default=None, help=text
-            )
-        else:
-            run.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
-    return parser
+        key = option.name.replace("-", "_")
+        if option.name in ("claim", "claim-file"):
+            continue
+        value = getattr(settings, key)
+        if value is not None:
+            lines.append(f"{key} = {_toml(value)}")
+    if settings.labels:
+        lines.append("\n[labels]")
+        lines += [f"{_toml(key)} = {_toml(value)}" for key, value in settings.labels]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A TOML value. JSON strings are TOML strings."""
+    return json.dumps(value if isinstance(value, (bool, int)) else str(value))
+
+
+def _claim_in(file: str, environ: Mapping[str, str]) -> str:
+    """The claim in the file, or in the systemd credential. Empty if there is none.
+
+    A device that has enrolled needs none, so the file may be gone.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    if not file and not folder:
+        return ""
+    path = Path(file) if file else Path(folder) / CREDENTIAL
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(
+            "setting_invalid", f"{path} cannot be read ({error}).", field="claim_file"
+        ) from error
 
 
 def _table(file: Path) -> dict[str, object]:
@@ -178,7 +278,7 @@ def _labels(
     if len(found) > LABELS_PER_DEVICE:
         raise OperatorError(
             "setting_invalid",
-            f"{len(found)} labels; {LABELS_PER_DEVICE} are allowed.",
+            f"{counted(len(found), 'label')}; {LABELS_PER_DEVICE} are allowed.",
             field="label",
         )
     return tuple(sorted(found.items()))

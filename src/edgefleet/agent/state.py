@@ -80,6 +80,18 @@ class Incumbent(Wire, frozen=True, kw_only=True):
     memory_mib_h: float = 0.0  # growth of the memory of its process
 
 
+class Damage(Wire, frozen=True, kw_only=True):
+    """Downloads of an attempt that brought other bytes, see ``damage``.
+
+    ``found`` is the digest that came the last ``same`` times, first at ``since``.
+    """
+
+    since: float
+    times: int = 0
+    found: str = ""
+    same: int = 0
+
+
 class Attempt(Wire, frozen=True, kw_only=True):
     """An offer of one model in progress. ``number`` is unique on the device."""
 
@@ -98,6 +110,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     tries: int = 0  # trials started; stored before each
     switched: bool = False  # the serving process may serve the release
     deferred: bool = False  # a deferral was reported to the hub
+    damage: Damage | None = None  # of its downloads
     recalled: bool = False  # the hub rolled the release back during its trial
     max_cpu_increase: float | None = None
     max_memory_growth_mib_h: float | None = None
@@ -237,6 +250,7 @@ class ModelSoft(Wire, frozen=True, kw_only=True):
     costs: CostWindows = CostWindows()
     watch: Watch | None = None
     offers_after: float = 0.0
+    waits_for_disk: bool = False  # a trial that was interrupted, see ``disk``
 
 
 class Reports(Wire, frozen=True, kw_only=True):
@@ -254,6 +268,29 @@ class Crashes(Wire, frozen=True, kw_only=True):
     isolated: tuple[Isolation, ...] = ()  # by name
 
 
+class NotedEnd(Wire, frozen=True, kw_only=True):
+    """An end of a process that serves. ``served`` are the releases that it may be the fault of."""
+
+    at: float
+    cause: str  # see protocol.serving_health
+    served: tuple[tuple[str, str], ...] = ()  # model and release
+
+
+class HubLoss(Wire, frozen=True, kw_only=True):
+    """The hub has not answered since ``at``. ``text`` is the first error."""
+
+    at: float
+    text: str
+
+
+class Health(Wire, frozen=True, kw_only=True):
+    """The health of serving: its latest ends, oldest first, and the models that are not served."""
+
+    ends: tuple[NotedEnd, ...] = ()
+    down: tuple[str, ...] = ()
+    down_since: float | None = None
+
+
 class Soft(Wire, frozen=True, kw_only=True):
     """The part of the state that is not stored. A restart resets it."""
 
@@ -264,9 +301,11 @@ class Soft(Wire, frozen=True, kw_only=True):
     known: tuple[ModelReport, ...] | None = None  # by the hub; None: it needs the full list
     checkin_at: float = 0.0
     link_failures: int = 0
+    hub_loss: HubLoss | None = None
     jobs: int = 0  # number of the last long effect, to detect stale completions
     offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
     free_bytes: int | None = None  # on the disk, when it was last measured
+    disk_fault: str = ""  # why the state cannot be stored, a code of base.errors
     switch: int | None = None  # job of the Apply in progress
     switch_at: float | None = None  # time of its next retry
     switch_failures: int = 0
@@ -277,6 +316,8 @@ class Soft(Wire, frozen=True, kw_only=True):
     load: tuple[LoadMark, ...] = ()  # the last two readings, see ``load``
     board: Board | None = None  # the last reading of the sensors
     crashes: Crashes = Crashes()
+    health: Health = Health()
+    swapped: bool = False  # a serving process of another version was replaced
     labels: LabelReport | None = None  # the counts that the hub has
     truth_done: int = 0  # labels of the hub to acknowledge, up to this number
     reported: str = ""  # the model of the last telemetry; the next model follows

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from edgefleet.agent import activation, before_trial, boot, checkin, labels, units
+from edgefleet.agent import activation, before_trial, boot, checkin, disk, labels, units
 from edgefleet.agent.effect import Effect, SetTimer
 from edgefleet.agent.event import (
     Activated,
@@ -10,6 +10,7 @@ from edgefleet.agent.event import (
     Booted,
     CheckInAnswered,
     CheckInFailed,
+    DiskChecked,
     Event,
     Fetched,
     ManifestOpened,
@@ -85,5 +86,7 @@ def _dispatch(device: DeviceContext, event: Event) -> None:
             activation.on_serving_probed(device, event)
         case TruthGiven():
             labels.on_truth_given(device, event)
+        case DiskChecked():
+            disk.on_disk_checked(device, event)
         case _:
             assert_never(event)

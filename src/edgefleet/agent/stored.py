@@ -1,5 +1,6 @@
 """The durable part of the agent's state as bytes, and the upgrade from version 2."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -70,18 +71,42 @@ def from_store(data: bytes) -> AgentState:
     """Read what ``to_store`` made.
 
     Raises InternalError ``internal`` if the state is damaged. Raises OperatorError
-    ``store_foreign`` if another version of the agent wrote it.
+    ``store_foreign`` if another version of the agent wrote it, or one that stores more.
     """
     found = version_of(data)
     if found != STATE_VERSION:
-        raise OperatorError(
-            "store_foreign",
-            f"state.json has version {found}; this agent reads version {STATE_VERSION}.",
-            field="version",
-            hint="Run the agent version that wrote it, or move state.json out of the data folder: "
-            "the agent then continues from the releases in its active slots.",
-        )
-    return decode(data, AgentState, code="internal")
+        raise _foreign(f"has version {found}; this agent reads version {STATE_VERSION}", "version")
+    state = decode(data, AgentState, code="internal")
+    unknown = _unknown_key(msgspec.json.decode(data), msgspec.to_builtins(state))
+    if unknown:
+        raise _foreign(f"has the key {unknown}, which this agent does not know", unknown)
+    return state
+
+
+def _foreign(what: str, field: str) -> OperatorError:
+    return OperatorError(
+        "store_foreign",
+        f"state.json {what}.",
+        field=field,
+        hint="Run the agent version that wrote it, or move state.json out of the data folder, and "
+        "state.copy.json too: the agent then continues from the releases in its active slots.",
+    )
+
+
+def _unknown_key(found: object, known: object) -> str:
+    """The path of a key in ``found`` that ``known`` has not. Empty if there is none."""
+    pairs: Iterable[tuple[str, object, object]] = ()
+    if isinstance(found, dict) and isinstance(known, dict):
+        extra = next((key for key in found if key not in known), None)
+        if extra is not None:
+            return str(extra)
+        pairs = ((str(key), value, known[key]) for key, value in found.items())
+    elif isinstance(found, list) and isinstance(known, list | tuple):
+        pairs = ((str(at), *both) for at, both in enumerate(zip(found, known, strict=False)))
+    for name, one, other in pairs:
+        if inner := _unknown_key(one, other):
+            return f"{name}.{inner}"
+    return ""
 
 
 def upgraded(old: OneModelState) -> AgentState:

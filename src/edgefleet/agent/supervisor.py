@@ -14,11 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import BinaryIO, Final
 
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
+from edgefleet.agent.memory_kills import MemoryKills
+from edgefleet.agent.run_files import RunFiles
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
@@ -33,6 +35,7 @@ from edgefleet.protocol.serving import (
     ServingStatus,
     check_control_api,
 )
+from edgefleet.protocol.serving_health import HUNG, OUT_OF_MEMORY, UNKNOWN, end_cause
 from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 SOCKET: Final = "serving.sock"
@@ -55,7 +58,10 @@ class Supervisor:
         self._command = tuple(command)
         self._clock = clock
         self._ended = ended
-        self._socket = storage.locate(SOCKET)
+        self._files = RunFiles(storage)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._files.find(lambda: self._read_pid() is not None)
+        self._socket = self._files.locate(SOCKET)
         if len(os.fsencode(self._socket)) > limits.SOCKET_PATH_BYTES:
             raise OperatorError(
                 "setting_invalid",
@@ -64,11 +70,13 @@ class Supervisor:
                 hint="Give a data folder with a shorter path.",
             )
         self._link = HttpLink(f"unix:{self._socket}")
-        self._child: subprocess.Popen[bytes] | None = None
         self._watched: set[int] = set()
         self._answered = False  # this agent has had an answer of the process
         self._ran: tuple[str, ...] = ()
         self._hung = False  # the process was ended, as it did not answer
+        self._alive: int | None = None  # the process that runs, as far as this agent knows
+        self._ends: list[str] = []  # causes of ends that this agent did not order
+        self._kills = MemoryKills()
         self._silence: EdgefleetError | None = None  # why the last request for it failed
         self._stopping = threading.Event()
         self._closed = threading.Event()
@@ -88,6 +96,15 @@ class Supervisor:
         ran, self._ran = self._ran, ()
         return ran
 
+    def ends(self) -> tuple[str, ...]:
+        """The causes of the ends of the process by itself since the last call, in order.
+
+        An end because it did not answer is one of them. See ``protocol.serving_health``.
+        """
+        self._pid()
+        ends, self._ends = tuple(self._ends), []
+        return ends
+
     def hung(self) -> bool:
         """Whether the process was ended, since the last call, because it did not answer."""
         hung, self._hung = self._hung, False
@@ -102,7 +119,11 @@ class Supervisor:
         if effect.anew:
             LOGGER.warning("the serving process is started again: a request does not end")
             self._answered = False  # no model that it serves is to blame
+            self._ends.append(HUNG)
             self.stop(limits.SERVING_END_S)
+        if effect.swap:
+            LOGGER.info("The serving process is of another version, and is started again.")
+            self.stop()
         status = self._read_status() or self._start()
         self._watch(status)
         request = serving.Apply(
@@ -151,6 +172,7 @@ class Supervisor:
         """Stop the process: SIGTERM, then SIGKILL. No effect if it does not run."""
         pid = self._pid()
         self._link.close()
+        self._alive = None
         if pid is None:
             return
         self._stopping.set()
@@ -160,7 +182,7 @@ class Supervisor:
                 os.kill(pid, sign)
             if self._gone(pid, wait_s):
                 break
-        self._storage.remove(PID)
+        self._files.remove(PID)
 
     def _served(self, wanted: WantedModel) -> ServedModel:
         return ServedModel(
@@ -247,10 +269,15 @@ class Supervisor:
             self._end_hung()
         self._read_marks()
         self._stopping.clear()
-        self._storage.remove(SOCKET)
+        self._files.renew(SOCKET)
+        self._socket = self._files.locate(SOCKET)
+        self._link.close()
+        self._link = HttpLink(f"unix:{self._socket}")
         self._child = self._spawn()
+        self._alive = self._child.pid
+        self._kills.follow(self._alive)
         birth = _birth(self._child.pid)
-        self._storage.write(PID, f"{self._child.pid} {birth}".encode())
+        self._files.write(PID, f"{self._child.pid} {birth}".encode())
         until = self._clock.monotonic() + limits.SERVING_START_S
         while self._clock.monotonic() < until:
             if (status := self._ask()) is not None:
@@ -259,6 +286,7 @@ class Supervisor:
                 code = self._child.wait(timeout=0.02)
             except subprocess.TimeoutExpired:
                 continue
+            self._note_end()
             raise DeviceError(
                 "inference_failed", f"The serving process ended with {code}: {self._last_words()}"
             )
@@ -270,16 +298,15 @@ class Supervisor:
     def _end_hung(self) -> None:
         """End the process, and remember the models that run in it."""
         self._hung = self._answered
+        if self._hung:
+            self._ends.append(HUNG)
         self._read_marks()
         self.stop(limits.SERVING_END_S)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         if self._closed.is_set():
             raise DeviceError("inference_failed", "The agent has stopped.")
-        log = Path(self._storage.locate(LOG))
-        if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as output:
+        with self._open_log() as output:
             return subprocess.Popen(
                 [*self._command, "--control-socket", self._socket],
                 stdin=subprocess.DEVNULL,
@@ -288,37 +315,78 @@ class Supervisor:
                 start_new_session=True,
             )
 
+    def _open_log(self) -> BinaryIO:
+        """The log of the process. It goes nowhere if its file cannot be written."""
+        log = Path(self._files.locate(LOG))
+        try:
+            if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+            return log.open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
+
     def _last_words(self) -> str:
-        log = Path(self._storage.locate(LOG))
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
+        log = Path(self._files.locate(LOG))
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - 4096))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            lines = []
         return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
 
     def _pid(self) -> int | None:
-        """The process in the pid file, if it is alive. The start time detects a reused pid."""
+        """The process, if it is alive. Notes its end otherwise."""
+        pid = self._read_pid()
+        if self._alive is not None and pid != self._alive and not _birth(self._alive):
+            self._note_end()
         if self._child is not None and self._child.poll() is not None:
             self._child = None
-        data = self._storage.read(PID)
-        if data is None:
-            return None
+        return pid
+
+    def _read_pid(self) -> int | None:
+        """The process in the pid file, if it is alive, else the child, if that is alive.
+
+        The start time detects a reused pid.
+        """
+        data = self._files.read(PID) or b""
         number, _, birth = data.decode(errors="replace").partition(" ")
         if not number.isdecimal() or _birth(int(number)) != birth or not birth:
-            return None
+            child = self._child
+            return child.pid if child is not None and _birth(child.pid) else None
         return int(number)
+
+    def _note_end(self) -> None:
+        """Note the end of the process that was alive, with its cause. It is not noted again."""
+        ended, self._alive = self._alive, None
+        if ended is None:
+            return
+        cause = UNKNOWN
+        if self._child is not None and self._child.pid == ended:
+            cause = end_cause(self._child.poll())
+        if cause == "SIGKILL" and self._kills.grew():
+            cause = OUT_OF_MEMORY
+        self._ends.append(cause)
 
     def _read_marks(self) -> None:
         """Record the models that ran in a process that has ended, if it ever answered."""
         if not self._answered:
             return
         self._answered = False
-        data = self._storage.read(MARKS)
+        data = self._files.read(MARKS)
         if data is not None:
             self._ran = marked_models(data)
 
     def _watch(self, status: ServingStatus) -> None:
         """Call ``ended`` when the process or one of its workers ends, child or not."""
         self._answered = True
+        if self._alive != status.pid:
+            self._alive = status.pid
+            self._kills.follow(status.pid)
+        else:
+            self._kills.update()
+        if self._pid() != status.pid:  # its file is damaged, or could not be written
+            self._files.write(PID, f"{status.pid} {_birth(status.pid)}".encode())
         workers = (one.worker for one in status.models if one.worker is not None)
         for pid in {status.pid, *workers} - self._watched:
             try:

@@ -49,10 +49,9 @@ def fold(
     return tuple(kept[-limits.TALLIES :]), new
 
 
-def add_failed(tallies: tuple[Telemetry, ...], release: str, failed: int) -> tuple[Telemetry, ...]:
-    """Add requests to ``release`` that failed with its process, which counted them no more."""
-    kept = [tally for tally in tallies if tally.release != release]
-    old = next((tally for tally in tallies if tally.release == release), None) or Telemetry(
+def nothing_served(release: str) -> Telemetry:
+    """The telemetry of a release without requests."""
+    return Telemetry(
         release=release,
         requests=0,
         errors=0,
@@ -62,6 +61,12 @@ def add_failed(tallies: tuple[Telemetry, ...], release: str, failed: int) -> tup
         latency_us_p95=0,
         memory_mib=0,
     )
+
+
+def add_failed(tallies: tuple[Telemetry, ...], release: str, failed: int) -> tuple[Telemetry, ...]:
+    """Add requests to ``release`` that failed with its process, which counted them no more."""
+    kept = [tally for tally in tallies if tally.release != release]
+    old = next((tally for tally in tallies if tally.release == release), nothing_served(release))
     kept.append(replace(old, requests=old.requests + failed, errors=old.errors + failed))
     return tuple(kept[-limits.TALLIES :])
 

@@ -8,6 +8,7 @@ from edgefleet.agent import cost_figures, cost_trial, error_rate, hang, limits, 
 from edgefleet.agent import quality_window as window
 from edgefleet.agent.state import Attempt, LoadMark, Mark, Neighbour, Watch
 from edgefleet.agent.typed_replace import replace
+from edgefleet.base.texts import counted
 from edgefleet.protocol.device import Reason
 from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus, model_status
@@ -270,7 +271,7 @@ def _confidence(
         return None
     return Sick(
         Reason.CONFIDENCE,
-        f"Mean confidence fell from {before:.3f} to {mean:.3f} over {count} scores "
+        f"Mean confidence fell from {before:.3f} to {mean:.3f} over {counted(count, 'score')} "
         f"(limit {before - quality.max_confidence_drop:.3f}).",
     )
 

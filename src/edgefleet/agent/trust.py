@@ -15,10 +15,11 @@ KEY_BYTES = 32
 
 
 class Trust:
-    """Verifies signed envelopes."""
+    """Verifies signed envelopes. ``unreadable`` is the reason why there are no keys."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, keys: tuple[str, ...], unreadable: OperatorError | None = None) -> None:
         self.keys = keys
+        self._unreadable = unreadable
 
     @classmethod
     def load(cls, file: Path) -> "Trust":
@@ -45,7 +46,12 @@ class Trust:
         return cls(keys)
 
     def open(self, envelope: bytes) -> tuple[str, ReleaseManifest]:
-        """Verify an envelope. Returns the digest and the manifest. Raises PublisherError."""
+        """Verify an envelope. Returns the digest and the manifest.
+
+        Raises PublisherError, OperatorError if the keys could not be read.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
         # Imported with the first manifest: saves an idle device 7 MiB.
         from edgefleet.security.signing import PublicKey, open_manifest  # noqa: PLC0415
 

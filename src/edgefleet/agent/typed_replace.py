@@ -14,7 +14,10 @@ from edgefleet.agent.state import (
     AgentState,
     Attempt,
     Crashes,
+    Damage,
     Ended,
+    Health,
+    HubLoss,
     Incumbent,
     InstalledRelease,
     Load,
@@ -23,6 +26,7 @@ from edgefleet.agent.state import (
     ModelSoft,
     ModelState,
     Neighbour,
+    NotedEnd,
     Pace,
     QualityWindow,
     Reports,
@@ -40,6 +44,7 @@ from edgefleet.protocol.device import (
     ModelReport,
     Outcome,
     OutcomeKind,
+    OwnLabels,
     RuntimeVersion,
     Scores,
     Sketches,
@@ -86,9 +91,11 @@ class SoftChanges(TypedDict, total=False):
     known: tuple[ModelReport, ...] | None
     checkin_at: float
     link_failures: int
+    hub_loss: HubLoss | None
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
+    disk_fault: str
     switch: int | None
     switch_at: float | None
     switch_failures: int
@@ -99,6 +106,8 @@ class SoftChanges(TypedDict, total=False):
     load: tuple[LoadMark, ...]
     board: Board | None
     crashes: Crashes
+    health: Health
+    swapped: bool
     labels: LabelReport | None
     truth_done: int
     reported: str
@@ -119,6 +128,7 @@ class ModelSoftChanges(TypedDict, total=False):
     costs: CostWindows
     watch: Watch | None
     offers_after: float
+    waits_for_disk: bool
 
 
 class AttemptChanges(TypedDict, total=False):
@@ -139,6 +149,7 @@ class AttemptChanges(TypedDict, total=False):
     tries: int
     switched: bool
     deferred: bool
+    damage: Damage | None
     recalled: bool
     max_cpu_increase: float | None
     max_memory_growth_mib_h: float | None
@@ -146,6 +157,15 @@ class AttemptChanges(TypedDict, total=False):
     incumbent_us_p95: int
     incumbent_answers: int
     incumbent_answers_s: float
+
+
+class DamageChanges(TypedDict, total=False):
+    """Fields of Damage."""
+
+    since: float
+    times: int
+    found: str
+    same: int
 
 
 class SlotChanges(TypedDict, total=False):
@@ -221,6 +241,14 @@ class CostWindowsChanges(TypedDict, total=False):
     scores: Scores | None
 
 
+class HealthChanges(TypedDict, total=False):
+    """Fields of Health."""
+
+    ends: tuple[NotedEnd, ...]
+    down: tuple[str, ...]
+    down_since: float | None
+
+
 class FactsChanges(TypedDict, total=False):
     """Fields of Facts."""
 
@@ -234,6 +262,8 @@ class FactsChanges(TypedDict, total=False):
     runtime_versions: tuple[RuntimeVersion, ...]
     comparisons: tuple[str, ...]
     takes_labels: bool
+    labels: OwnLabels | None
+    disk_fault: str
 
 
 class OutcomeChanges(TypedDict, total=False):
@@ -289,6 +319,9 @@ class _Replace(Protocol):
     def __call__(self, old: Attempt, /, **changes: Unpack[AttemptChanges]) -> Attempt: ...
 
     @overload
+    def __call__(self, old: Damage, /, **changes: Unpack[DamageChanges]) -> Damage: ...
+
+    @overload
     def __call__(self, old: Slot, /, **changes: Unpack[SlotChanges]) -> Slot: ...
 
     @overload
@@ -309,6 +342,9 @@ class _Replace(Protocol):
     def __call__(
         self, old: CostWindows, /, **changes: Unpack[CostWindowsChanges]
     ) -> CostWindows: ...
+
+    @overload
+    def __call__(self, old: Health, /, **changes: Unpack[HealthChanges]) -> Health: ...
 
     @overload
     def __call__(self, old: Facts, /, **changes: Unpack[FactsChanges]) -> Facts: ...

@@ -50,18 +50,17 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
     {
         # Errors in a release, for its publisher.
         "not_a_model": ErrorKind(_P, 422, _FIX, "Export the model to ONNX, then use that file."),
-        "model_truncated": ErrorKind(
-            _P, 422, _FIX, "The file is truncated: export or copy it again."
-        ),
+        "model_truncated": ErrorKind(_P, 422, _FIX, "Export the model or copy the file again."),
         "model_is_pickle": ErrorKind(
-            _P, 422, _FIX, "A pickle can run code, so it is never accepted: export to ONNX."
+            _P,
+            422,
+            _FIX,
+            "Export the model to ONNX: a pickle can run code, so it is never accepted.",
         ),
         "model_unsupported": ErrorKind(
             _P, 422, _FIX, "Export the model with operators that the runtime supports."
         ),
-        "digest_mismatch": ErrorKind(
-            _P, 422, _FIX, "The bytes do not match the announced SHA-256: send them again."
-        ),
+        "digest_mismatch": ErrorKind(_P, 422, _FIX, "Send the bytes again."),
         "signature_invalid": ErrorKind(
             _P, 422, _FIX, "Sign with a key that the hub and its devices trust."
         ),
@@ -72,10 +71,10 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P,
             422,
             _FIX,
-            "The variant fails its golden set: fix the variant before you publish it.",
+            "Fix the variant, or its golden set, before you publish the release.",
         ),
         "release_exists": ErrorKind(
-            _P, 409, _NEVER, "A release is immutable: publish under a new version."
+            _P, 409, _NEVER, "Publish under a new version: a release is immutable."
         ),
         "release_incomplete": ErrorKind(_P, 422, _FIX, "Upload the missing artifacts first."),
         "artifact_too_large": ErrorKind(
@@ -86,8 +85,8 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P,
             409,
             _FIX,
-            "Clients of the release that runs today would fail: keep its inputs and outputs, or "
-            "publish with --changes-interface.",
+            "Keep the inputs and outputs of the release that runs today, or publish with "
+            "--changes-interface: clients of that release would fail.",
         ),
         # Errors in a request, for the operator.
         "bad_request": ErrorKind(_O, 400, _FIX, "Fix the named field."),
@@ -106,9 +105,14 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 422, _FIX, "Use Kubernetes syntax: site=lyon,tier in (gold,silver),!canary."
         ),
         "selector_key_unknown": ErrorKind(
-            _O, 422, _FIX, "No device has this label: see `edgefleet device list`."
+            _O, 422, _FIX, "Run `edgefleet device list` to see the labels of devices."
         ),
-        "fleet_empty": ErrorKind(_O, 422, _FIX, "The selector matches no device: widen it."),
+        "fleet_empty": ErrorKind(
+            _O,
+            422,
+            _FIX,
+            "Widen the selector: `edgefleet device list` shows the labels of devices.",
+        ),
         "variant_missing": ErrorKind(
             _O, 422, _FIX, "Publish a variant for that profile, or narrow the selector."
         ),
@@ -132,21 +136,20 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O,
             409,
             _NEVER,
-            "Every selected device runs this release or installs it now: plan another release.",
+            "Plan another release.",
         ),
         "release_failed_before": ErrorKind(
             _O,
             409,
             _FIX,
-            "This fleet rolled the release back: publish a new release, or plan it once more with "
-            "`--again REASON`.",
+            "Publish a new release, or plan this one once more with `--again REASON`.",
         ),
         "interface_changed": ErrorKind(
             _O,
             409,
             _FIX,
-            "Clients of the release that runs today would fail: change the clients first, then "
-            "plan with --changes-interface.",
+            "Change the clients of the release that runs today first, then plan with "
+            "--changes-interface.",
         ),
         "again_not_needed": ErrorKind(_O, 409, _FIX, "Plan the release without `--again`."),
         "verb_not_now": ErrorKind(
@@ -179,51 +182,47 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "setting_invalid": ErrorKind(_O, 400, _FIX, "Fix the named option, variable or TOML key."),
         "address_in_use": ErrorKind(
-            _O, 500, _FIX, "Another program listens on this address: choose another port."
+            _O, 500, _FIX, "Choose another port, or stop the program that listens there."
         ),
         "data_dir_in_use": ErrorKind(
             _O,
             500,
             _FIX,
-            "Another hub or agent uses this data folder: stop it, or choose another folder.",
+            "Stop the other hub or agent, or choose another folder.",
         ),
         "store_foreign": ErrorKind(
             _O, 500, _FIX, "Start the version that wrote the store, or give another data folder."
         ),
         # Errors on a device, or in its requests.
         "claim_used": ErrorKind(
-            _D, 409, _NEVER, "A claim enrols one device: ask the operator for a new claim."
+            _D, 409, _NEVER, "Ask the operator for a new claim: a claim enrols one device."
         ),
         "claim_unknown": ErrorKind(_D, 401, _NEVER, "Ask the operator for a claim."),
         "claim_expired": ErrorKind(_D, 410, _NEVER, "Ask the operator for a new claim."),
         "device_name_taken": ErrorKind(_D, 409, _FIX, "Enrol under another name."),
         "credential_invalid": ErrorKind(_D, 401, _FIX, "Enrol the device again."),
-        "device_removed": ErrorKind(
-            _D, 401, _NEVER, "The operator removed this device: enrol it again with a new claim."
-        ),
+        "device_removed": ErrorKind(_D, 401, _NEVER, "Enrol the device again with a new claim."),
         "device_unknown": ErrorKind(
             _D,
             401,
             _LATER,
-            "The hub was restored from an older copy: the operator runs `edgefleet hub "
-            "accept-restored`, and the device enrols again by itself.",
+            "Run `edgefleet hub accept-restored` if the hub was restored from an older copy: then "
+            "the device enrols again by itself.",
         ),
         "reenrolment_not_allowed": ErrorKind(
-            _D, 403, _LATER, "The operator must run `edgefleet hub accept-restored` first."
+            _D, 403, _LATER, "Ask the operator to run `edgefleet hub accept-restored`."
         ),
-        "checkin_malformed": ErrorKind(
-            _D, 400, _NEVER, "Update the agent: it sent an invalid message."
-        ),
+        "checkin_malformed": ErrorKind(_D, 400, _NEVER, "Update the agent."),
         "checkin_replayed": ErrorKind(
             _D,
             409,
             _FIX,
-            "This sequence number was used before: continue with next_seq of the answer.",
+            "Continue with next_seq of the answer.",
         ),
         "protocol_unsupported": ErrorKind(_D, 426, _FIX, "Update the agent or the hub."),
         "body_too_large": ErrorKind(_D, 413, _NEVER, "Send a smaller body."),
         "head_too_large": ErrorKind(_D, 431, _NEVER, "Send fewer or shorter headers."),
-        "request_too_slow": ErrorKind(_D, 408, _LATER, "The request did not arrive in time."),
+        "request_too_slow": ErrorKind(_D, 408, _LATER, "Send the request again."),
         "request_malformed": ErrorKind(_D, 400, _NEVER, "Send well-formed HTTP/1.1."),
         "method_not_allowed": ErrorKind(
             _O, 405, _NEVER, "Use the endpoint's method, see docs/reference/api.md."
@@ -232,30 +231,46 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "disk_full": ErrorKind(
             _D, 507, _LATER, "Free space on the device: the attempt then continues."
         ),
+        "disk_readonly": ErrorKind(
+            _D, 507, _LATER, "Replace the card or mount the disk for writing: the device goes on."
+        ),
+        "disk_failed": ErrorKind(
+            _D, 507, _LATER, "Check the disk and the owner of the data folder: the device goes on."
+        ),
+        "state_foreign": ErrorKind(_D, 507, _FIX, "Run the agent version that wrote the state."),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),
-        "golden_refused": ErrorKind(_D, 422, _NEVER, "The device keeps its current release."),
+        "golden_refused": ErrorKind(
+            _D,
+            422,
+            _NEVER,
+            "Publish a release whose variant passes its golden set on this hardware.",
+        ),
         "inference_failed": ErrorKind(
             _D, 500, _LATER, "See the serving log for the model's error."
         ),
         "not_ready": ErrorKind(
-            _D, 503, _LATER, "This device has no active release yet: see the agent's log."
+            _D, 503, _LATER, "See the agent's log: the device has no active release yet."
         ),
-        "overloaded": ErrorKind(
-            _D, 503, _LATER, "The queue is full: retry after the seconds in Retry-After."
-        ),
+        "overloaded": ErrorKind(_D, 503, _LATER, "Retry after the seconds in Retry-After."),
         # Errors of the network.
         "unreachable": ErrorKind(
             _N, 503, _LATER, "Check that the server runs and that the address is right."
         ),
-        "timeout": ErrorKind(_N, 504, _LATER, "The server did not answer in time: try again."),
-        "connection_lost": ErrorKind(_N, 502, _LATER, "The connection broke: try again."),
+        "timeout": ErrorKind(_N, 504, _LATER, "Try again, or run `edgefleet doctor`."),
+        "connection_lost": ErrorKind(_N, 502, _LATER, "Try again."),
+        "transfer_damaged": ErrorKind(
+            _N, 502, _LATER, "Wait until the device fetches the bytes again by itself."
+        ),
+        "redirected": ErrorKind(
+            _N, 502, _FIX, "Give the address to which the server redirects, if it is the hub's."
+        ),
         "answer_malformed": ErrorKind(
-            _N, 502, _LATER, "The address answers, but not as a hub: check the address."
+            _N, 502, _LATER, "Check the address: its server does not answer as a hub does."
         ),
         # Errors of edgefleet itself.
-        "internal": ErrorKind(_U, 500, _LATER, "This is a defect of edgefleet: please report it."),
+        "internal": ErrorKind(_U, 500, _LATER, "Report it: this is a defect of edgefleet."),
         "demo_failed": ErrorKind(_U, 500, _NEVER, "See the failed checks above."),
     }
 )

@@ -2,15 +2,21 @@
 
 import http.client
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+from edgefleet.base.connection import Deadline, TcpConnection, TlsConnection, UnixConnection
 from edgefleet.base.errors import NetworkError, OperatorError
+from edgefleet.base.proxy import proxy_for
 
 CHUNK_BYTES: Final = 256 << 10
 MAX_ANSWER_BYTES: Final = 16 << 20
+MAX_REDIRECTS: Final = 5
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_AS_SENT: Final = frozenset({307, 308})  # to be repeated with the same method and body
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,16 @@ class Link(Protocol):
 class HttpLink:
     """One kept-alive connection to ``http://host:port`` or ``unix:/path/to/socket``.
 
-    Not thread-safe: use one link per thread.
+    ``timeout_s`` of a request is its deadline, see ``base.connection``. A redirect within the
+    server is followed; for any other the error names the Location. The environment names proxies,
+    see ``base.proxy``. Not thread-safe: use one link per thread.
     """
 
     def __init__(self, url: str) -> None:
-        self._connection = _connection(url)
         self.url = url
+        self._deadline = Deadline()
+        self._connection, self._base, self._proxy_headers = _connection(url, self._deadline)
+        self._answer: http.client.HTTPResponse | None = None  # the last one
 
     def request(
         self,
@@ -120,11 +130,14 @@ class HttpLink:
         finished = False
         try:
             while chunk := answer.read1(CHUNK_BYTES):
+                began = time.monotonic()
                 yield chunk
+                self._deadline.waited(time.monotonic() - began)
             if answer.length:
                 raise NetworkError(
                     "connection_lost", "The connection closed before the end of the body."
                 )
+            answer.close()
             finished = True
         except (OSError, http.client.HTTPException) as error:
             raise _network_error(error, self.url) from error
@@ -140,55 +153,99 @@ class HttpLink:
         body: bytes | Iterable[bytes] | None,
         timeout_s: float,
     ) -> http.client.HTTPResponse:
+        """Send the request and return the head of the answer. Follows redirects of the server."""
+        self._deadline.start(timeout_s)
+        for _ in range(MAX_REDIRECTS):
+            answer = self._send_once(method, path, headers, body)
+            location = answer.getheader("location", "")
+            if answer.status not in _REDIRECTS or not location:
+                return answer
+            self.close()  # without reading the body
+            target = _target(f"{self.url.rstrip('/')}{path}", location)
+            is_same = _origin(target) == _origin(self.url)
+            may_repeat = method in ("GET", "HEAD") or (
+                answer.status in _AS_SENT and (body is None or isinstance(body, bytes))
+            )
+            if not is_same or not may_repeat:
+                raise NetworkError("redirected", f"{self.url} redirects to {target[:200]}.")
+            parts = urlsplit(target)
+            path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        raise NetworkError("redirected", f"{self.url} redirects in a circle, to {path[:200]}.")
+
+    def _send_once(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+    ) -> http.client.HTTPResponse:
         """Send the request. Retries once if the server had closed the kept-alive connection."""
+        if self._answer is not None and not self._answer.isclosed():
+            self.close()  # an answer that was not read to its end would mix with the next
         connection = self._connection
         reused = connection.sock is not None
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        connection.timeout = timeout_s
+        all_headers = {**headers, **self._proxy_headers}
         try:
-            connection.request(method, path, body=body, headers=dict(headers))
-            return connection.getresponse()
-        except (ConnectionError, http.client.HTTPException) as error:
+            connection.request(method, self._base + path, body=body, headers=all_headers)
+            self._answer = connection.getresponse()
+        except ConnectionError as error:
             self.close()
             if not reused or not (body is None or isinstance(body, bytes)):
                 raise _network_error(error, self.url) from error
-        except (OSError, ValueError) as error:  # ValueError: an invalid host or header
-            self.close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.close()  # ValueError: an invalid host or header
             raise _network_error(error, self.url) from error
+        else:
+            return self._answer
         try:
-            connection.request(method, path, body=body, headers=dict(headers))
-            return connection.getresponse()
+            connection.request(method, self._base + path, body=body, headers=all_headers)
+            self._answer = connection.getresponse()
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.close()
             raise _network_error(error, self.url) from error
+        return self._answer
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _connection(url: str) -> http.client.HTTPConnection:
+def _connection(
+    url: str, deadline: Deadline
+) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:
+    """The connection, what precedes a path in a request, and the headers for a proxy."""
     try:
         parts = urlsplit(url)
-        match parts.scheme:
-            case "unix":
-                return _UnixConnection(parts.path)
-            case "http" if parts.hostname:
-                return http.client.HTTPConnection(parts.hostname, parts.port or 80)
-            case "https" if parts.hostname:
-                return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
-            case _:
-                raise _no_address(url)
+        if parts.scheme == "unix":
+            return UnixConnection(parts.path, deadline), "", {}
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise _no_address(url)
+        proxy, port = proxy_for(parts), parts.port
+        if parts.scheme == "http":
+            if proxy is None:
+                return TcpConnection(parts.hostname, port or 80, deadline), "", {}
+            base = f"http://{parts.netloc.rpartition('@')[2]}"
+            return TcpConnection(proxy.host, proxy.port, deadline), base, proxy.headers
+        if proxy is None:
+            return TlsConnection(parts.hostname, port or 443, deadline), "", {}
+        connection = TlsConnection(proxy.host, proxy.port, deadline)
+        connection.set_tunnel(parts.hostname, port or 443, dict(proxy.headers))
     except (ValueError, http.client.InvalidURL) as error:  # an invalid port or host
         raise _no_address(url) from error
+    return connection, "", {}
+
+
+def _target(url: str, location: str) -> str:
+    """The address in a Location header, which may be relative. As it is if it is none."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None, None
+    return parts.scheme, parts.hostname, port
 
 
 def _no_address(url: str) -> OperatorError:

@@ -1,25 +1,34 @@
 """The interface to the disk. It is small, so that tests can generate every crash state.
 
 Paths are relative, with forward slashes. A write is durable when its call returns. Replacing a file
-is atomic.
+is atomic. Every error of the operating system is a DeviceError:
+
+=================  =========================================================================
+``disk_full``      no space is left (ENOSPC, EDQUOT)
+``disk_readonly``  the disk, or the data folder, cannot be written (EROFS, EACCES, EPERM)
+``disk_failed``    any other error, such as EIO of a worn card; also a file that cannot be read
+=================  =========================================================================
 """
 
 import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from edgefleet.base.errors import DeviceError
 
+T = TypeVar("T")
 CHUNK_BYTES: Final = 1 << 20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Storage(Protocol):
-    """The disk operations of the agent. Raises DeviceError ``disk_full`` if no space is left."""
+    """The disk operations of the agent. Raises DeviceError, see above."""
 
     def read(self, path: str) -> bytes | None:
         """The content of the file. None if the file does not exist."""
@@ -70,25 +79,21 @@ class FolderStorage:
     """Storage in one folder of the real file system."""
 
     def __init__(self, root: Path) -> None:
+        """Make the folder. Raises DeviceError."""
         self._root = root.absolute()
-        self._root.mkdir(parents=True, exist_ok=True)
+        with _writing(root):
+            self._root.mkdir(parents=True, exist_ok=True)
 
     def read(self, path: str) -> bytes | None:
-        try:
-            return self._at(path).read_bytes()
-        except FileNotFoundError:
-            return None
+        return self._found(path, Path.read_bytes)
 
     def size(self, path: str) -> int | None:
-        try:
-            return self._at(path).stat().st_size
-        except FileNotFoundError:
-            return None
+        return self._found(path, lambda file: file.stat().st_size)
 
     def write(self, path: str, data: bytes) -> None:
         target = self._at(path)
         temporary = target.with_name(f".{target.name}.new")
-        with self._space():
+        with _writing(path):
             self._make_folder(target.parent)
             with temporary.open("wb") as file:
                 file.write(data)
@@ -99,7 +104,7 @@ class FolderStorage:
 
     def append(self, path: str, data: bytes) -> None:
         target = self._at(path)
-        with self._space():
+        with _writing(path):
             self._make_folder(target.parent)
             fresh = not target.exists()
             with target.open("ab") as file:
@@ -111,16 +116,17 @@ class FolderStorage:
 
     def rename(self, source: str, target: str) -> None:
         old, new = self._at(source), self._at(target)
-        self._make_folder(new.parent)
-        old.replace(new)
-        _sync_folder(new.parent)
-        if old.parent != new.parent:
-            _sync_folder(old.parent)
+        with _writing(target):
+            self._make_folder(new.parent)
+            old.replace(new)
+            _sync_folder(new.parent)
+            if old.parent != new.parent:
+                _sync_folder(old.parent)
 
     def copy(self, source: str, target: str) -> None:
         new = self._at(target)
         temporary = new.with_name(f".{new.name}.new")
-        with self._space():
+        with _writing(target):
             self._make_folder(new.parent)
             with self._at(source).open("rb") as old, temporary.open("wb") as file:
                 shutil.copyfileobj(old, file, CHUNK_BYTES)
@@ -131,34 +137,39 @@ class FolderStorage:
 
     def remove(self, path: str) -> None:
         target = self._at(path)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
-        if target.parent.exists():
+        with _writing(path):
+            if not target.exists() and not target.is_symlink():
+                return
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
             _sync_folder(target.parent)
 
     def list(self, folder: str) -> tuple[str, ...]:
-        try:
-            return tuple(sorted(entry.name for entry in self._at(folder).iterdir()))
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+        names = self._found(folder, lambda found: [entry.name for entry in found.iterdir()])
+        return tuple(sorted(names or ()))
 
     def digest(self, path: str) -> str | None:
-        found = sha256()
-        try:
-            with self._at(path).open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    found.update(chunk)
-        except FileNotFoundError:
-            return None
-        return found.hexdigest()
+        return self._found(path, _digest)
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self._root).free
+        with _writing("."):
+            return shutil.disk_usage(self._root).free
 
     def locate(self, path: str) -> str:
         return str(self._at(path))
+
+    def _found(self, path: str, read: Callable[[Path], T]) -> T | None:
+        """The result of ``read``. None for a missing file. Raises DeviceError for a bad one."""
+        try:
+            return read(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DeviceError(
+                "disk_failed", f"{path} cannot be read ({error.strerror})."
+            ) from error
 
     def _at(self, path: str) -> Path:
         parts = path.split("/")
@@ -177,15 +188,28 @@ class FolderStorage:
             path.mkdir(exist_ok=True)
             _sync_folder(path.parent)
 
-    @staticmethod
-    @contextlib.contextmanager
-    def _space() -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DeviceError("disk_full", "The disk is full.") from error
-            raise
+
+def _digest(path: Path) -> str:
+    found = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def _writing(path: str | Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: str | Path, error: OSError) -> DeviceError:
+    if error.errno in _FULL:
+        return DeviceError("disk_full", "The disk is full.")
+    code = "disk_readonly" if error.errno in _READ_ONLY else "disk_failed"
+    return DeviceError(code, f"{path} cannot be written ({error.strerror}).")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
-"""Texts that must fit into a limit."""
+"""Texts that must fit into a limit, and counts and times as text."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 _MIDDLE: Final = " ... "
@@ -15,3 +16,18 @@ def shortened(text: str, chars: int) -> str:
         return text
     head = (chars - len(_MIDDLE)) // 3
     return f"{text[:head]}{_MIDDLE}{text[len(text) - (chars - len(_MIDDLE) - head) :]}"
+
+
+def utc_text(at: float) -> str:
+    """A time with its date and zone: ``2026-09-22 14:00:03 UTC``."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 device``, ``2 devices``: the count with its noun in the singular or plural."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    """The verb behind ``counted``: ``is`` or ``are``."""
+    return "is" if count == 1 else "are"

@@ -3,28 +3,33 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.invocation import Invocation
-from edgefleet.client.discover import HubAccess, default_data_dir, discover
-from edgefleet.client.hub import HubClient
-from edgefleet.protocol.rollout import Status
 
-_CLOSED: Final = frozenset({Status.COMPLETED, Status.REVERTED, Status.REFUSED})
+if TYPE_CHECKING:
+    from edgefleet.client.discover import HubAccess
+    from edgefleet.client.hub import HubClient
+
+_CLOSED: Final = frozenset({"completed", "reverted", "refused"})
 
 
 def data_dir(invocation: Invocation) -> Path:
+    from edgefleet.client.places import default_data_dir
+
     return invocation.data_dir or default_data_dir()
 
 
-def access(invocation: Invocation) -> HubAccess:
+def access(invocation: Invocation) -> "HubAccess":
     """The hub's address and token. Raises the errors of ``discover``."""
+    from edgefleet.client.discover import discover
+
     return discover(url=invocation.hub, token=invocation.token, data_dir=invocation.data_dir)
 
 
 @contextmanager
-def reach(invocation: Invocation) -> Generator[HubClient]:
+def reach(invocation: Invocation) -> "Generator[HubClient]":
     """A client for the hub of the options. Closes it on exit."""
     client = access(invocation).client()
     try:
@@ -33,7 +38,7 @@ def reach(invocation: Invocation) -> Generator[HubClient]:
         client.close()
 
 
-def which_rollout(client: HubClient, given: str | None, *, reading: bool) -> str:
+def which_rollout(client: "HubClient", given: str | None, *, reading: bool) -> str:
     """The id ``given``, else the only open rollout, else (if ``reading``) the newest one.
 
     Raises OperatorError ``not_found`` if there is none, ``bad_request`` if several are open.
@@ -55,7 +60,7 @@ def which_rollout(client: HubClient, given: str | None, *, reading: bool) -> str
         )
     raise OperatorError(
         "bad_request",
-        f"{len(still_open)} rollouts are open: {', '.join(view.id for view in still_open[:5])}.",
+        f"More than one rollout is open: {', '.join(view.id for view in still_open[:5])}.",
         field="ROLLOUT",
         hint="Name one of them as ROLLOUT.",
     )

@@ -1,8 +1,10 @@
 """``edgefleet device``: the enrolled devices, claims, and quarantine."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,15 +15,11 @@ from edgefleet.cli.device_verbs import label_text
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
+from edgefleet.cli.serving_cell import serving_cell
 from edgefleet.cli.values import DURATION, LABEL, age, duration
-from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.operator import (
-    ClaimRequest,
-    DeviceModel,
-    DevicePage,
-    DeviceView,
-    Unquarantine,
-)
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.operator import DeviceModel, DevicePage, DeviceView
 
 
 @verb(
@@ -40,7 +38,8 @@ def list_(invocation: Invocation, /, limit: int, after: str | None, **given: Any
     """List devices, one page at a time.
 
     Each row shows, by model, the releases that the device runs and should run, and when the hub
-    last received a check-in. Several options select the devices that have each of the properties.
+    last received a check-in. Column `serving` is empty if the last check-in reported nothing wrong.
+    Several options select the devices that have each of the properties.
     """
     with reach(invocation) as hub:
         page = hub.devices(after=after, limit=limit, only=device_filter(given))
@@ -68,16 +67,19 @@ def search(
 
 def _page(page: DevicePage) -> list[str]:
     now = time.time()
-    head = ("device", "profile", "state", "phase", "runs", "desired", "last seen", "labels")
+    head = (
+        "device", "profile", "state", "serving", "phase", "runs", "desired", "last seen", "labels",
+    )  # fmt: skip
     rows = [
         (
             device.name,
             device.profile,
             device_state(device),
+            serving_cell(device.serving, now),
             _named(device, lambda one: one.phase),
             "unknown" if device.unknown_set else _named(device, lambda one: one.release),
             _named(device, lambda one: one.desired),
-            age(device.last_seen, now) or "never",
+            _last_contact(device, now),
             ",".join(f"{key}={value}" for key, value in device.labels.items()),
         )
         for device in page.devices
@@ -100,10 +102,12 @@ def show(invocation: Invocation, device: str) -> None:
         ("labels", label_text(view)),
         ("agent", view.agent_version),
         ("enrolled", age(view.enrolled_at, now)),
-        ("last seen", age(view.last_seen, now) or "never"),
+        ("last seen", _last_contact(view, now)),
         ("state", device_state(view)),
+        *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
         *(("copy", f"run {one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
+        *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
         *(
@@ -127,6 +131,12 @@ def show(invocation: Invocation, device: str) -> None:
         for one in view.models
     ]
     invocation.screen.answer(view, [*facts(rows), "", *table(head, models)])
+
+
+def _last_contact(device: DeviceView, now: float) -> str:
+    """The age of the last check-in. The hub stores it now and then, so an old one is a bound."""
+    stored = ", before the hub started" if device.before_start else ""
+    return f"{age(device.last_seen, now) or 'never'}{stored}"
 
 
 _UNKNOWN_SET: Final = "unknown: the hub's table of release sets is full"
@@ -156,9 +166,30 @@ def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
 @pass_invocation
 def why(invocation: Invocation, device: str) -> None:
     """Explain why a device runs its releases, and what it waits for, by model."""
+    from edgefleet.cli.wait_report import wait_lines
+
     with reach(invocation) as hub:
         report = hub.why_device(device)
     invocation.screen.answer(report, wait_lines(report))
+
+
+@verb(
+    "history",
+    examples=("edgefleet device history cam-0419", "edgefleet device history cam-0419 --json"),
+)
+@click.argument("device", metavar="DEVICE")
+@pass_invocation
+def history(invocation: Invocation, device: str) -> None:
+    """Show what a device did with each release that it was offered, newest first.
+
+    Each row is one attempt: how it ended and when, how long its trial took, and the cause with the
+    measured value and the limit. An attempt that failed has its cause in the words of the device.
+    """
+    from edgefleet.cli.device_history import history_lines
+
+    with reach(invocation) as hub:
+        found = hub.device_history(device)
+    invocation.screen.answer(found, history_lines(found))
 
 
 @verb(
@@ -194,6 +225,8 @@ def claim(
     A claim is a secret: it enrols one device. The hub stores only its digest, so the claim is
     shown only now.
     """
+    from edgefleet.protocol.operator import ClaimRequest
+
     request = ClaimRequest(count=count, valid_s=valid, labels=dict(labels))
     with reach(invocation) as hub:
         claims = hub.claim(request)
@@ -202,7 +235,7 @@ def claim(
         url = access(invocation).url
         invocation.screen.note(
             f"Valid for {duration(valid)}. Run on the device:\n"
-            f"  edgefleet agent run --hub {url} --claim {claims.claims[0]} --name NAME"
+            f"  edgefleet agent run --hub {url} --claim CLAIM --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
 
@@ -238,6 +271,8 @@ def quarantined(invocation: Invocation) -> None:
 @pass_invocation
 def unquarantine(invocation: Invocation, device: str, person: str, note: str) -> None:
     """Unquarantine a device: it gets releases again."""
+    from edgefleet.protocol.operator import Unquarantine
+
     with reach(invocation) as hub:
         view = hub.unquarantine(device, Unquarantine(person=person, note=note))
     invocation.screen.answer(view, [f"{view.name} is no longer quarantined. {view.line}"])

@@ -48,12 +48,32 @@ _FAILURES: Final = frozenset(
 )
 
 
-def exit_of(error: EdgefleetError, *, from_hub: bool) -> Exit:
-    """The exit code for ``error``. ``from_hub``: the error came in the hub's answer."""
+_BAD_INPUT: Final = frozenset(
+    {
+        "artifact_too_large",
+        "bad_request",
+        "digest_mismatch",
+        "golden_mismatch",
+        "model_is_pickle",
+        "model_truncated",
+        "model_unsupported",
+        "name_invalid",
+        "not_a_model",
+        "release_file_invalid",
+        "setting_invalid",
+        "signature_invalid",
+        "store_foreign",
+    }
+)
+"""Errors in what the command was given. The command itself or the hub finds them."""
+
+
+def exit_of(error: EdgefleetError) -> Exit:
+    """The exit code for ``error``: a function of its code, wherever it was found."""
     if error.party is Party.NETWORK:
         return Exit.NETWORK
-    if error.code in _FAILURES and not from_hub:
+    if error.code in _FAILURES:
         return Exit.FAILED
     if error.party is Party.US:
         return Exit.OURS
-    return Exit.REFUSED if from_hub else Exit.USAGE
+    return Exit.USAGE if error.code in _BAD_INPUT else Exit.REFUSED

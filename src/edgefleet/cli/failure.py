@@ -9,12 +9,11 @@ from typing import Final
 import click
 from click.core import ParameterSource
 
-from edgefleet.base.errors import EdgefleetError, InternalError, OperatorError
+from edgefleet.base.errors import CATALOG, DeviceError, EdgefleetError, InternalError, OperatorError
 from edgefleet.cli.exits import Exit, exit_of
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.screen import clean
 from edgefleet.cli.values import WrongValue
-from edgefleet.client.hub import Refusal
 from edgefleet.protocol.wire import encode, problem
 
 NEXT: Final[Mapping[str, str]] = MappingProxyType(
@@ -54,7 +53,7 @@ def report(error: Exception, invocation: Invocation) -> Exit:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         path = error.ctx.command_path
     known = _typed(error)
-    code = exit_of(known, from_hub=isinstance(known.__cause__, Refusal))
+    code = exit_of(known)
     if code is Exit.OURS and known is not error:
         traceback.print_exception(error, file=sys.stderr)
     if invocation.json:
@@ -66,11 +65,19 @@ def report(error: Exception, invocation: Invocation) -> Exit:
     click.echo(f"edgefleet: {clean(known.message)}", err=True)
     if known.field:
         click.echo(f"  field: {clean(known.field)}", err=True)
-    if known.hint:
+    following = _next(known, path)
+    if not _repeats(known.hint, known, following):
         click.echo(f"  hint:  {clean(known.hint)}", err=True)
-    click.echo(f"  next:  {_next(known, path)}", err=True)
+    click.echo(f"  next:  {following}", err=True)
     click.echo(f"  code:  {known.code} (exit {int(code)})", err=True)
     return code
+
+
+def _repeats(hint: str, error: EdgefleetError, following: str) -> bool:
+    """True if ``hint`` says no more than the message, or than the command that follows."""
+    is_general = error.code == "setting_invalid" and hint == CATALOG[error.code].hint
+    told = error.message.lower().rstrip(".")
+    return is_general or hint.lower().rstrip(".") in told or f"`{following}`" in hint
 
 
 def _next(error: EdgefleetError, path: str) -> str:
@@ -86,6 +93,12 @@ def _typed(error: Exception) -> EdgefleetError:
             return error
         case click.ClickException():
             return _usage(error)
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] != "edgefleet":
+            return DeviceError(
+                "runtime_missing",
+                f"This verb needs the package {name}, which is not installed.",
+                hint="Install all packages: pip install 'edgefleet[all]'",
+            )
         case OSError(filename=str(name)):
             return OperatorError(
                 "setting_invalid",
@@ -104,9 +117,7 @@ def _usage(error: click.ClickException) -> OperatorError:
     message = error.format_message()
     if not (isinstance(error, click.BadParameter) and error.param and error.ctx):
         field = getattr(error, "option_name", None)
-        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
-        hint = f"List the commands and options: {path or 'edgefleet'} --help"
-        return OperatorError("setting_invalid", message, field=field, hint=hint)
+        return OperatorError("setting_invalid", message, field=field)
     param, ctx = error.param, error.ctx
     field = param.opts[0] if isinstance(param, click.Option) else param.make_metavar(ctx)
     match ctx.get_parameter_source(param.name or ""):
@@ -120,7 +131,5 @@ def _usage(error: click.ClickException) -> OperatorError:
 
 
 def _fix(error: click.BadParameter, field: str) -> str:
-    """The next step for a wrong or missing value."""
-    if isinstance(error, click.MissingParameter):
-        return f"Add `{field}`."
-    return f"Fix `{field}`" + (f": use {error.example}." if isinstance(error, WrongValue) else ".")
+    """The next step for a wrong value. Empty if the message has it already."""
+    return f"Fix `{field}`: use {error.example}." if isinstance(error, WrongValue) else ""

@@ -1,11 +1,17 @@
 """``edgefleet fleet``: a summary of all devices, and the freeze."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.screen import facts, table
-from edgefleet.protocol.rollout import Freeze
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.rollout import Freeze
 
 _UNKNOWN = "the hub made their credentials; `edgefleet hub accept-restored` lets them enrol again"
 
@@ -32,6 +38,11 @@ def show(invocation: Invocation) -> None:
             *(
                 [("unknown set", f"{fleet.unknown_sets}: the table of release sets is full")]
                 if fleet.unknown_sets
+                else []
+            ),
+            *(
+                [("serving", f"{fleet.serving_down} down, {fleet.serving_unstable} unstable")]
+                if fleet.serving_down or fleet.serving_unstable
                 else []
             ),
             *(
@@ -78,6 +89,8 @@ def freeze(invocation: Invocation, person: str, note: str) -> None:
     Gates continue to judge, and rollbacks continue. The freeze lasts until `edgefleet fleet thaw`,
     also after a restart of the hub.
     """
+    from edgefleet.protocol.rollout import Freeze
+
     _set_freeze(invocation, Freeze(frozen=True, person=person, note=note))
 
 
@@ -86,6 +99,8 @@ def freeze(invocation: Invocation, person: str, note: str) -> None:
 @pass_invocation
 def thaw(invocation: Invocation, person: str, note: str) -> None:
     """Thaw the fleet: devices may start releases again."""
+    from edgefleet.protocol.rollout import Freeze
+
     _set_freeze(invocation, Freeze(frozen=False, person=person, note=note))
 
 

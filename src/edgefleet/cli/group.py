@@ -1,6 +1,5 @@
 """The command ``edgefleet``: loads the called verb, runs it, and exits with its code."""
 
-import difflib
 import errno
 import os
 import sys
@@ -11,7 +10,6 @@ from typing import Any, NoReturn
 import click
 
 from edgefleet import __version__
-from edgefleet.cli import failure
 from edgefleet.cli.config_file import load
 from edgefleet.cli.exits import MEANING, Exit
 from edgefleet.cli.invocation import Invocation
@@ -40,6 +38,8 @@ class Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        import difflib
+
         name = args[0]
         if name not in self.children and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.children, n=1)
@@ -98,13 +98,19 @@ def _run(call: Callable[[], Any], invocation: Invocation) -> Exit:
         return Exit.INTERRUPTED
     except OSError as error:
         if error.errno != errno.EPIPE:
-            return failure.report(error, invocation)
+            return _report(error, invocation)
         # The reader of standard output has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes an exit code
-        return failure.report(error, invocation)
+        return _report(error, invocation)
     return Exit(code) if isinstance(code, int) else Exit.DONE
+
+
+def _report(error: Exception, invocation: Invocation) -> Exit:
+    from edgefleet.cli import failure
+
+    return failure.report(error, invocation)
 
 
 root = Root(

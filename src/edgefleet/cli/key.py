@@ -1,8 +1,10 @@
 """``edgefleet key``: the publisher's signing key."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,7 +13,10 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts
 from edgefleet.protocol.wire import Wire
-from edgefleet.security.signing import PublicKey, PublisherKey
+
+if TYPE_CHECKING:
+    from edgefleet.security.signing import PublicKey, PublisherKey
+
 
 PUBLIC_SUFFIX: Final = ".pub"
 
@@ -32,12 +37,14 @@ def default_key() -> Path:
 
 
 def load_key(given: Path | None) -> PublisherKey:
-    """The publisher's key. Raises OperatorError ``not_found`` if the file does not exist."""
+    """The publisher's key. Raises OperatorError ``setting_invalid`` if the file does not exist."""
+    from edgefleet.security.signing import PublisherKey
+
     path = given or default_key()
     if not path.exists():
         where = f" --key {given}" if given else ""
         raise OperatorError(
-            "not_found",
+            "setting_invalid",
             f"There is no key at {path}.",
             field="key",
             hint=f"Make one with `edgefleet key new{where}`, or name your key file with --key.",
@@ -66,6 +73,8 @@ def new(invocation: Invocation, key: Path | None) -> None:
     beside it, with the suffix .pub: provision devices with it. An existing key is never
     overwritten.
     """
+    from edgefleet.security.signing import PublisherKey
+
     path = key or default_key()
     made = PublisherKey.generate()
     try:

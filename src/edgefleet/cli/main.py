@@ -1,23 +1,32 @@
-"""The program ``edgefleet``. Checks for the agent first: a device has no click."""
+"""The program ``edgefleet``. The agent and the version come first: a device has no click."""
 
+import os
 import sys
-from typing import NoReturn
+
+from edgefleet import __version__
 
 _CLI_MISSING = """\
 edgefleet: the command line is not installed; this is the device's base install.
-  hint:  `edgefleet agent run` works here; install the extra for the other commands.
+  hint:  `edgefleet agent` and `--version` work here; install the extra for the other commands.
   next:  pip install 'edgefleet[all]'
   code:  runtime_missing (exit 1)"""
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the agent, or the named verb."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"edgefleet {__version__}\n")
+        return
     if sys.argv[1:2] == ["agent"]:
-        from edgefleet.agent.main import main as agent_main  # noqa: PLC0415 - a device has no click
+        from edgefleet.agent.main import main as agent_main
 
         raise SystemExit(agent_main(sys.argv[2:]))
+    if os.environ.get("_EDGEFLEET_COMPLETE", "").endswith("_complete"):
+        from edgefleet.cli.completion import main as complete
+
+        raise SystemExit(complete())
     try:
-        from edgefleet.cli.group import root  # noqa: PLC0415 - not loaded for the agent
+        from edgefleet.cli.group import root
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

@@ -1,30 +1,68 @@
-"""The page docs/cli.md, written from the commands.
+"""The page docs/cli.md and the table of completions, written from the commands.
 
-``python -m edgefleet.cli.reference`` writes it, with ``--check`` it compares.
+``python -m edgefleet.cli.reference`` writes both, with ``--check`` it compares.
 """
 
 import inspect
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from edgefleet.cli.command import Command
+from edgefleet.cli.completion import TABLE
 from edgefleet.cli.config_file import is_shared, load
 from edgefleet.cli.exits import MEANING
 from edgefleet.cli.group import root
-from edgefleet.cli.tree import ROOT, Leaf, Noun
+from edgefleet.cli.tree import ROOT, Leaf, Noun, leaves
 
 PAGE: Final = Path("docs/cli.md")
-_OWN_PAGE: Final = frozenset({("agent", "run")})
-"""Verbs of another parser: their options are in their own help."""
+_OWN_PAGE: Final = frozenset({("agent", one) for one in ("run", "status", "health", "config")})
+"""Verbs of another parser: their options are in their own help, and in docs/agent.md."""
 
 
 def render() -> str:
     """The whole page."""
     return "\n".join(_page()).strip() + "\n"
+
+
+def completions() -> str:
+    """The options and arguments of every verb, for ``cli.completion``."""
+    lines = (
+        f"{json.dumps(' '.join(path))}:{json.dumps(_words(load(leaf)), separators=(',', ':'))}"
+        for path, leaf in leaves()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _words(command: click.Command) -> dict[str, Any]:
+    context = click.Context(command)
+    options: dict[str, Any] = {}
+    for one in command.params:
+        if not isinstance(one, click.Option):
+            continue
+        text = re.split(r"(?<=[.:])\s", one.help or "")[0]
+        choices = [str(each) for each in getattr(one.type, "choices", ())]
+        path = ""
+        if isinstance(one.type, click.Path):
+            path = "file" if one.type.file_okay else "dir"
+        for name in one.opts:
+            options[name] = {
+                "help": text,
+                "flag": bool(one.is_flag),
+                "choices": choices,
+                "path": path,
+            }
+    arguments = [
+        (one.metavar or one.make_metavar(context)).strip("[].")
+        for one in command.params
+        if isinstance(one, click.Argument)
+    ]
+    return {"arguments": arguments, "options": options}
 
 
 def _page() -> Iterator[str]:
@@ -68,7 +106,8 @@ def _settings() -> Iterator[str]:
         "```\n\n"
         "Durations are written `90s`, `5m`, `2h`, `1d`, `500ms` or as seconds; shares as `0.05` or "
         "`5%`.\n\n"
-        'Completion: `eval "$(_EDGEFLEET_COMPLETE=bash_source edgefleet)"` (or `zsh_source`, '
+        "Completion with TAB, of verbs, options and the names of devices, models, releases and "
+        'rollouts: `eval "$(_EDGEFLEET_COMPLETE=bash_source edgefleet)"` (or `zsh_source`, '
         "`fish_source`).\n"
     )
 
@@ -124,14 +163,16 @@ def _options(command: click.Command, path: tuple[str, ...], *, shared: bool) -> 
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` report whether it is stale."""
-    text = render()
-    if "--check" not in sys.argv:
-        PAGE.write_text(text)
-        return 0
-    stale = not PAGE.exists() or PAGE.read_text() != text
-    sys.stdout.write(f"{PAGE} is {'stale' if stale else 'current'}\n")
-    return int(stale)
+    """Write page and completions, or with ``--check`` report whether one of them is stale."""
+    is_stale = False
+    for file, text in ((PAGE, render()), (TABLE, completions())):
+        if "--check" not in sys.argv:
+            file.write_text(text)
+            continue
+        stale = not file.exists() or file.read_text() != text
+        sys.stdout.write(f"{file} is {'stale' if stale else 'current'}\n")
+        is_stale |= stale
+    return int(is_stale)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from edgefleet.protocol.wire import encode
-
 
 class Screen:
     """The operator's terminal, or a pipe."""
@@ -26,6 +24,8 @@ class Screen:
     def answer(self, value: object, lines: Iterable[str]) -> None:
         """The command's answer: ``value`` as one JSON object, or ``lines`` for people."""
         if self.json:
+            from edgefleet.protocol.wire import encode
+
             click.echo(encode(value).decode())
             return
         for line in lines:

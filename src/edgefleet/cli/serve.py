@@ -1,24 +1,23 @@
 """``edgefleet serve``: the hub and its page in one process. Only this module joins the two."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import uvloop
 
 from edgefleet.cli.command import data_dir_option, verb
 from edgefleet.cli.connect import data_dir
-from edgefleet.cli.custom_gate import load_gate
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.values import DURATION
-from edgefleet.hub.datadir import Reachable
-from edgefleet.hub.hub import Hub
-from edgefleet.hub.server import serve as serve_hub
-from edgefleet.hub.settings import HubSettings
 from edgefleet.protocol.wire import Wire
-from edgefleet.rollout.evidence.gate import judge
-from edgefleet.web.routes import routes_for
+
+if TYPE_CHECKING:
+    from edgefleet.hub.datadir import Reachable
+    from edgefleet.hub.hub import Hub
 
 
 class Serving(Wire, frozen=True, kw_only=True):
@@ -100,6 +99,14 @@ def serve(
 
     When the hub is ready, it prints the page's address with the token, and the next commands.
     """
+    import uvloop
+
+    from edgefleet.cli.custom_gate import load_gate
+    from edgefleet.hub.server import serve as serve_hub
+    from edgefleet.hub.settings import HubSettings
+    from edgefleet.rollout.evidence.gate import judge
+    from edgefleet.web.routes import routes_for
+
     folder = data_dir(invocation)
     settings = HubSettings(
         data_dir=folder,

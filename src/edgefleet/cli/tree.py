@@ -55,6 +55,7 @@ def _rollout() -> Noun:
 def _model() -> Noun:
     command = "edgefleet.cli.model."
     verbs = {
+        "examples": Leaf(f"{command}examples:examples", "Copy the example releases into a folder."),
         "init": Leaf(f"{command}init:init", "Make a release folder from a model and samples."),
         "inspect": Leaf(f"{command}inspect:inspect", "Show what is in a model file or folder."),
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
@@ -75,6 +76,7 @@ def _device() -> Noun:
         "label": Leaf("edgefleet.cli.device_verbs:label", "Set labels on a device."),
         "rename": Leaf("edgefleet.cli.device_verbs:rename", "Give a device another name."),
         "remove": Leaf("edgefleet.cli.device_verbs:remove", "Remove a device from the fleet."),
+        "history": Leaf(f"{command}history", "Show what a device did with each release."),
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
         "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),
@@ -101,7 +103,12 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         ),
         "serve": Leaf("edgefleet.cli.serve:serve", "Run the hub and its page."),
         "agent": _noun(
-            "The program that runs on a device.", "agent", run="Run the agent on a device."
+            "The program that runs on a device.",
+            "agent",
+            run="Run the agent on a device.",
+            status="Show what the agent of this device does now.",
+            health="Check agent and serving of this device.",
+            config="Print the options of the agent as a TOML file.",
         ),
         "fleet": _noun(
             "The fleet as a whole.",

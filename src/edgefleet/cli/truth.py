@@ -1,21 +1,26 @@
 """``edgefleet truth``: labels for answers, known later than the answers."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_option
-from edgefleet.protocol.labels import LABELS_AT_ONCE, Label
-from edgefleet.protocol.operator import TruthAdded, TruthRequest
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.labels import Label
+    from edgefleet.protocol.operator import TruthAdded
+
 
 _FILE_BYTES: Final = 64 << 20
 _COLUMNS: Final = "id,truth or since,until,truth"
@@ -67,6 +72,9 @@ def add(
     device has them; the device compares them with its answers. `edgefleet rollout show` has the
     accuracies of the release and of the previous one.
     """
+    from edgefleet.protocol.labels import LABELS_AT_ONCE
+    from edgefleet.protocol.operator import TruthAdded, TruthRequest
+
     found = [_from_argument(text) for text in labels]
     if file is not None:
         found += _from_file(file)
@@ -87,7 +95,7 @@ def add(
             request = TruthRequest(device=device, model=model, labels=part, person=person)
             answers.append(hub.add_truth(request))
     added = TruthAdded(added=len(found), waiting=answers[-1].waiting)
-    count = "1 label" if added.added == 1 else f"{added.added} labels"
+    count = counted(added.added, "label")
     invocation.screen.answer(
         added, [f"{count} added for {model} on {device}; {added.waiting} wait for its check-in."]
     )
@@ -122,6 +130,10 @@ def _rows(file: Path, lines: Iterator[str]) -> Iterator[Label]:
 
 def _label(row: Mapping[str, str | None], where: str) -> Label:
     """The label of one row. Raises OperatorError ``bad_request`` that names ``where``."""
+    import msgspec
+
+    from edgefleet.protocol.labels import Label
+
     fields: dict[str, object] = {"id": (row.get("id") or "").strip()}
     try:
         for name in ("since", "until"):

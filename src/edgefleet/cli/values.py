@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from edgefleet.protocol.rollout import WaveSpec
+if TYPE_CHECKING:
+    from edgefleet.protocol.rollout import WaveSpec
 
 _UNITS_S: Final[Mapping[str, float]] = {
     "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0,
@@ -61,14 +62,16 @@ class Rate(click.ParamType[float]):
         return share
 
 
-class Waves(click.ParamType[tuple[WaveSpec, ...]]):
+class Waves(click.ParamType["tuple[WaveSpec, ...]"]):
     """Percents separated by commas, ``1,10,100``, or a TOML list."""
 
     name = "waves"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[WaveSpec, ...]:
+    ) -> "tuple[WaveSpec, ...]":
+        from edgefleet.protocol.rollout import WaveSpec
+
         items = list(map(str, value)) if isinstance(value, (list, tuple)) else str(value).split(",")
         try:
             percents = [float(item.strip().removesuffix("%")) for item in items]

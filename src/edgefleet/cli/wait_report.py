@@ -1,5 +1,6 @@
 """A WaitReport as text: the output of every ``why``."""
 
+from edgefleet.base.texts import counted
 from edgefleet.cli.values import duration
 from edgefleet.protocol.why import Wait, WaitReport
 
@@ -26,7 +27,7 @@ def _times(wait: Wait, now: float) -> str:
         f"ends in {duration(wait.until - now)}"
         if wait.until is not None and wait.until > now
         else "",
-        f"{wait.devices} devices" if wait.devices is not None else "",
+        counted(wait.devices, "device") if wait.devices is not None else "",
     ]
     joined = ", ".join(filter(None, parts))
     return f" ({joined})" if joined else ""

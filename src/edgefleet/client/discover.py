@@ -8,17 +8,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
 
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.client.hub import HubClient, check_token, check_url
 from edgefleet.client.limits import HUB_FILE_BYTES
+from edgefleet.client.places import HUB_FILE, TOKEN_FILE, default_data_dir, may_have_token
 from edgefleet.protocol.wire import Wire, decode
-
-HUB_FILE: Final = "hub.json"
-TOKEN_FILE: Final = "operator.token"  # noqa: S105 - the file's name
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class HubFile(Wire, frozen=True, kw_only=True):
@@ -40,15 +35,6 @@ class HubAccess:
 
     def client(self) -> HubClient:
         return HubClient(self.url, self.token)
-
-
-def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``$EDGEFLEET_DATA_DIR``, else ``edgefleet/hub`` in the user's data folder (XDG)."""
-    if given := environ.get("EDGEFLEET_DATA_DIR"):
-        return Path(given).expanduser()
-    home = environ.get("XDG_DATA_HOME")
-    base = Path(home) if home else Path("~/.local/share").expanduser()
-    return base / "edgefleet" / "hub"
 
 
 def discover(
@@ -83,7 +69,7 @@ def discover(
         )
     if given_token:
         return HubAccess(address, check_token(given_token.strip()), url_from, "given")
-    if not _may_have(address, found):
+    if not may_have_token(address, None if found is None else found.url):
         raise OperatorError(
             "not_authorized",
             f"No token given for {address}: the token in {folder} is for the hub on this machine.",
@@ -119,15 +105,6 @@ def read_token(folder: Path) -> str:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-
-
-def _may_have(address: str, found: HubFile | None) -> bool:
-    parts = urlsplit(address)
-    return (
-        parts.scheme == "unix"
-        or parts.hostname in _LOOPBACK
-        or (found is not None and found.url.rstrip("/") == address.rstrip("/"))
-    )
 
 
 def _unreadable(path: Path, error: Exception) -> OperatorError:

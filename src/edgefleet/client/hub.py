@@ -129,11 +129,25 @@ class HubClient:
             }
         return self._ask("devices", operator.DevicePage, query=query)
 
+    def names(
+        self, kind: str, *, prefix: str = "", model: str | None = None, limit: int | None = None
+    ) -> operator.Names:
+        """The first names that begin with ``prefix``.
+
+        ``kind`` is ``devices``, ``models``, ``rollouts``, or ``releases`` with their ``model``.
+        """
+        query = {"prefix": prefix or None, "model": model, "limit": limit}
+        return self._ask("names", operator.Names, parameters={"kind": kind}, query=query)
+
     def device(self, name: str) -> operator.DeviceView:
         return self._ask("device", operator.DeviceView, parameters={"device": name})
 
     def why_device(self, name: str) -> WaitReport:
         return self._ask("device_why", WaitReport, parameters={"device": name})
+
+    def device_history(self, name: str) -> operator.DeviceHistory:
+        """The last attempts of a device at releases, newest first."""
+        return self._ask("device_history", operator.DeviceHistory, parameters={"device": name})
 
     def quarantined(self) -> operator.QuarantinedDevices:
         return self._ask("quarantined", operator.QuarantinedDevices)

@@ -1,6 +1,7 @@
 """The listener: accepts connections, checks their deadlines, and closes gracefully."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -102,7 +103,8 @@ class Listener:
         server, self._server = self._server, None
         self.draining = True
         if self._unix_path is not None:
-            self._unix_path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that cannot be written any more
+                self._unix_path.unlink(missing_ok=True)
         server.close()
         for connection in tuple(self.connections):
             connection.drain()

@@ -97,8 +97,9 @@ async def _enrol(hub: Hub, request: Request) -> Answer:
 
 
 async def _reenrol(hub: Hub, request: Request) -> Answer:
-    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
     authorization = request.headers.get("authorization", "")
+    hub.check_issued(authorization)
+    asked = await read_json(request, ReenrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.reenrol(authorization, asked, request.url.hostname)
 
 
@@ -184,12 +185,27 @@ async def _devices(hub: Hub, request: Request) -> Answer:
     return hub.devices(query.get("after"), limit or DEVICE_PAGE, only)
 
 
+async def _names(hub: Hub, request: Request) -> Answer:
+    query = request.query_params
+    limit = query_number(request, "limit", default=DEVICE_PAGE, most=DEVICE_PAGE_MAX)
+    return hub.names(
+        request.path_params["kind"],
+        query.get("prefix", ""),
+        query.get("model", ""),
+        limit or DEVICE_PAGE,
+    )
+
+
 async def _device(hub: Hub, request: Request) -> Answer:
     return hub.device(request.path_params["device"])
 
 
 async def _device_why(hub: Hub, request: Request) -> Answer:
     return hub.why_device(request.path_params["device"])
+
+
+async def _device_history(hub: Hub, request: Request) -> Answer:
+    return hub.device_history(request.path_params["device"])
 
 
 async def _plan(hub: Hub, request: Request) -> Answer:
@@ -298,8 +314,10 @@ SERVED: Final[Mapping[str, Serve]] = {
     "release": _release,
     "release_why": _release_why,
     "devices": _devices,
+    "names": _names,
     "device": _device,
     "device_why": _device_why,
+    "device_history": _device_history,
     "plan": _plan,
     "plan_fleet": _plan_fleet,
     "rollouts": _rollouts,

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from edgefleet.protocol.wire import Wire, encode
 from edgefleet.security.credentials import SECRET_BYTES, new_token
 
 _PRIVATE: Final = 0o600
+_COUNTS: Final = "release_counts.json"
 
 
 class Reachable(Wire, frozen=True, kw_only=True):
@@ -96,6 +98,20 @@ class DataDir:
     def announce(self, reachable: Reachable) -> None:
         """Write ``hub.json``. It remains after a stop, so that the next hub reuses the ports."""
         self._replace("hub.json", encode(reachable) + b"\n", 0o644)
+
+    def release_counts(self) -> bytes:
+        """The release counts of the last hub of this folder. Empty if there are none."""
+        try:
+            return (self.root / _COUNTS).read_bytes()
+        except OSError:
+            return b""
+
+    def keep_release_counts(self, data: bytes) -> None:
+        """Keep the release counts for the next hub. They draw a chart: a full disk is ignored."""
+        temporary = self.root / f".{_COUNTS}.new"
+        with suppress(OSError):
+            temporary.write_bytes(data)
+            temporary.replace(self.root / _COUNTS)
 
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         path = self.root / name

@@ -17,9 +17,11 @@ from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
+from edgefleet.hub.device_history import device_history
+from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import QUARANTINED_SHOWN, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
+from edgefleet.hub.limits import DEVICE_REPORTS, QUARANTINED_SHOWN, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
@@ -38,12 +40,14 @@ from edgefleet.protocol.device import (
     run_name,
 )
 from edgefleet.protocol.device_commands import DeviceFilter
+from edgefleet.protocol.disk_fault import disk_fault_text, disk_wait
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AgentRun,
     AuditPage,
     ClaimRequest,
     Claims,
+    DeviceHistory,
     DeviceModel,
     DevicePage,
     DeviceView,
@@ -51,6 +55,7 @@ from edgefleet.protocol.operator import (
     Health,
     Models,
     ModelView,
+    Names,
     PlanFleet,
     PublishRequest,
     QuarantinedDevice,
@@ -104,9 +109,11 @@ class Hub:
         self.operator_token = folder.operator_token(entropy)
         secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
+        self._started_at = clock.now()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
         self._history = ReleaseHistory()
+        self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database)
         self._engine = engine = Engine(
@@ -153,6 +160,7 @@ class Hub:
             self._rollout_commands,
             self.flush,
             history=self._history,
+            keep_history=folder.keep_release_counts,
             fleet=engine.fleet,
             metrics=self._metrics,
             clock=clock,
@@ -214,6 +222,7 @@ class Hub:
         """
         await self.restored.flush()
         await self._devices.flush()
+        self.folder.keep_release_counts(self._history.stored())
 
     # Devices.
 
@@ -238,6 +247,10 @@ class Hub:
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
         return self._enrolled(await self._devices.enrol(request), host)
+
+    def check_issued(self, authorization: str) -> None:
+        """Raise DeviceError ``credential_invalid`` for a credential that this hub did not make."""
+        self._devices.identity_of(authorization)
 
     async def reenrol(
         self, authorization: str, request: ReenrolRequest, host: str | None
@@ -280,13 +293,38 @@ class Hub:
         page = tuple(self._device(row) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
 
+    def names(self, kind: str, prefix: str, model: str, limit: int) -> Names:
+        """The first ``limit`` names of a kind that begin with ``prefix``.
+
+        Raises OperatorError ``not_found`` for an unknown kind or model.
+        """
+        match kind:
+            case "devices":
+                found = device_names(self._engine.fleet)
+            case "rollouts":
+                found = (state.id for state in reversed(self._engine.states()))
+            case "models":
+                found = iter(sorted(self.registry.models()))
+            case "releases" if model:
+                found = iter(self.model(model).releases)
+            case _:
+                raise OperatorError("not_found", f"There are no names of {kind}.", field="kind")
+        fitting = (name for name in found if name.startswith(prefix))
+        return Names(names=tuple(islice(fitting, limit)))
+
     def device(self, name: str) -> DeviceView:
         """Raises OperatorError ``not_found``."""
         return self._device(self.row(name))
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._engine.why_device(self.row(name), self.clock.now())
+        return self._why_device(self.row(name), self.clock.now())
+
+    def device_history(self, name: str) -> DeviceHistory:
+        """The last attempts of a device at releases. Raises OperatorError ``not_found``."""
+        found = self._store.reader.outcomes_of(self.row(name), DEVICE_REPORTS + 1)
+        models = {state.id: state.spec.model for state in self._engine.states()}
+        return device_history(name, found, models, most=DEVICE_REPORTS)
 
     # Releases.
 
@@ -427,6 +465,8 @@ class Hub:
             rollouts_open=self._engine.open_rollouts(),
             frozen=self._engine.freeze.frozen,
             unknown_sets=figures.unknown_sets,
+            serving_down=figures.serving.down,
+            serving_unstable=figures.serving.unstable,
             quarantined=self._queries.quarantined_count(),
             copied=len(self._engine.fleet.boots.copied_rows),
             ahead=self.restored.ahead_count,
@@ -503,26 +543,39 @@ class Hub:
 
     def _device(self, row: int) -> DeviceView:
         fleet, now = self._engine.fleet, self.clock.now()
-        why = self._engine.why_device(row, now)
+        why = self._why_device(row, now)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
             labels=dict(fleet.labels(row)),
             agent_version=self._devices.facts(row).agent_version,
             enrolled_at=self._devices.enrolled_at(row),
-            last_seen=fleet.last_seen(row),
+            last_seen=(last_seen := fleet.last_seen(row)),
+            before_start=last_seen is not None and last_seen < self._started_at,
             online=fleet.online(row, now),
             models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
             unknown_set=not fleet.set_of(row).is_known,
             labels_waiting=self._truth.waiting(row),
+            serving=fleet.serving.view(row),
             quarantined=self._engine.quarantined_models(row),
             own_labels=self._devices.label_owners.by_device(row),
             copies=tuple(
                 AgentRun(run=run_name(run), last_seen=at) for run, at in fleet.boots.runs(row)
             ),
             set_labels=self._devices.label_owners.by_operator(row),
+            disk_fault=(fault := self._devices.facts(row).disk_fault),
+            disk_fault_text=disk_fault_text(fault),
             line=why.line,
         )
+
+    def _why_device(self, row: int, now: float) -> WaitReport:
+        """The reasons of the engine. The fault of the device's disk comes first, if it has one."""
+        why = self._engine.why_device(row, now)
+        fault = self._devices.facts(row).disk_fault
+        if not fault:
+            return why
+        wait = disk_wait(fault)
+        return replace(why, line=f"{wait.text} {why.line}", waits=(wait, *why.waits))
 
     def _device_models(self, row: int, lines: Mapping[str | None, str]) -> tuple[DeviceModel, ...]:
         """The models that the device has or should have. ``lines`` has the reason by model."""

@@ -7,6 +7,7 @@ from sys import intern
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
+from edgefleet.base.texts import counted
 from edgefleet.hub.limits import LABEL_SETS
 
 Labels = Mapping[str, str]
@@ -58,7 +59,7 @@ def check_labels(labels: Labels) -> None:
     if len(labels) > LABELS_PER_DEVICE:
         raise OperatorError(
             "bad_request",
-            f"{len(labels)} labels; a device may have {LABELS_PER_DEVICE}.",
+            f"{counted(len(labels), 'label')}; a device may have {LABELS_PER_DEVICE}.",
             field="labels",
         )
     for key, value in labels.items():

@@ -43,6 +43,8 @@ VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64
 DEVICE_PAGE: Final = 100
 DEVICE_PAGE_MAX: Final = 1_000
+NAMES_READ: Final = 200_000  # of devices, for one completion
+DEVICE_REPORTS: Final = 400  # in the history of a device
 AUDIT_PAGE: Final = 100
 AUDIT_PAGE_MAX: Final = 1_000
 ROLLOUTS_SHOWN: Final = 100
@@ -54,6 +56,7 @@ STANDINGS_PER_WRITE: Final = 5_000
 # The history chart of a rollout.
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240
+HISTORY_POINTS_KEPT: Final = 720  # over a restart of the hub
 HISTORY_STEP_S: Final = 1.0
 UNKNOWN_DEVICES: Final = 10_000  # names kept of devices that a restored hub does not know
 UNKNOWN_SHOWN: Final = 10

@@ -21,6 +21,7 @@ class Loop:
         flush: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
+        keep_history: Callable[[bytes], None],
         fleet: Fleet,
         metrics: Metrics,
         clock: Clock,
@@ -28,6 +29,7 @@ class Loop:
         self._rollout_commands = rollout_commands
         self._flush = flush
         self._history = history
+        self._keep_history = keep_history
         self._fleet = fleet
         self._metrics = metrics
         self._clock = clock

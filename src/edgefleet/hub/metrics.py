@@ -159,6 +159,18 @@ def _fleet(out: Exposition, fleet: FleetFigures) -> None:
     out.gauge("edgefleet_devices", "Devices, by whether they are online.", "state", online)
     out.gauge("edgefleet_profile_devices", "Devices, by profile.", "profile", fleet.by_profile)
     out.gauge("edgefleet_phase_devices", "Online devices, by phase.", "phase", fleet.by_phase)
+    out.gauge(
+        "edgefleet_serving_devices",
+        "Online devices with serving that is down, or whose serving process ended in an hour.",
+        "status",
+        {"down": fleet.serving.down, "unstable": fleet.serving.unstable},
+    )
+    out.gauge(
+        "edgefleet_serving_ends",
+        "Ends of serving processes by themselves in the last hour, by cause.",
+        "cause",
+        fleet.serving.ends,
+    )
     out.family(
         "edgefleet_release_devices",
         "gauge",

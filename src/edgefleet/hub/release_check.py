@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
+from edgefleet.base.texts import counted
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
 from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
@@ -86,7 +87,7 @@ def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
         if cases != golden.cases:
             raise PublisherError(
                 "golden_mismatch",
-                f"The golden set has {cases} cases, the manifest {golden.cases}.",
+                f"The golden set has {counted(cases, 'case')}, the manifest {golden.cases}.",
                 field="golden.cases",
             )
 

@@ -7,6 +7,7 @@ from functools import partial
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.ids import id_after
+from edgefleet.base.texts import counted
 from edgefleet.hub.limits import UNKNOWN_DEVICES
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import Outcome, OutcomeKind
@@ -101,7 +102,9 @@ class Restored:
             actor=request.person,
             action="accept_restored",
             about="fleet",
-            detail=f"{len(devices)} devices ahead of the hub. {request.note}".rstrip(". "),
+            detail=f"{counted(len(devices), 'device')} ahead of the hub. {request.note}".rstrip(
+                ". "
+            ),
         )
         accepted = id_after("ro", now)
         await self._store.save_accepted_restored(

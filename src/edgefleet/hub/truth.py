@@ -12,6 +12,7 @@ from itertools import islice
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.hub.limits import TRUTH_KEPT_S, TRUTH_PER_DEVICE, TRUTH_WAITING
 from edgefleet.hub.store.records import StoredTruth
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -71,7 +72,7 @@ class WaitingTruth:
             actor=request.person,
             action="add_truth",
             about=f"device/{request.device}",
-            detail=f"{len(request.labels)} labels for {request.model}",
+            detail=f"{counted(len(request.labels), 'label')} for {request.model}",
         )
         await self._store.save_truth(
             row, request.model, request.labels, line=line, now=now, committed=self._keep
@@ -120,7 +121,8 @@ class WaitingTruth:
             if waiting + count > most:
                 raise OperatorError(
                     "too_many_labels",
-                    f"{waiting} labels of {whose} wait and {count} are new; {most} may wait.",
+                    f"{counted(waiting, 'label')} of {whose} waiting, and {count} new; "
+                    f"at most {most} may wait.",
                     field="labels",
                 )
 

@@ -17,6 +17,7 @@ from edgefleet.base.limits import (
     NAME_CHARS,
 )
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
+from edgefleet.protocol.serving_health import ServingHealth
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -60,7 +61,7 @@ _ISOLATED: Final[dict[str, str]] = {
     IsolationReason.CRASHED_TWICE: "it crashed the shared serving process twice within an hour",
     IsolationReason.RAN_IN_CRASH: "it and other models ran when the shared serving process "
     "crashed, and which of them caused the crash is not known",
-    IsolationReason.HUNG: "it did not let go of a request in the shared serving process",
+    IsolationReason.HUNG: "a request to it did not end in the shared serving process",
 }
 
 
@@ -98,6 +99,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     comparisons of a golden set besides the one of every agent, see ``release.comparison_name``.
     ``takes_labels`` is False from an agent that gives no labels to the serving process. ``labels``
     are all labels that the device gives itself, sorted. None: it keeps those that it reported last.
+    ``disk_fault`` is the code of the error with which the device's last write ended, such as
+    ``disk_readonly``, see base.errors. Empty if it can write.
     """
 
     profile: Name
@@ -113,6 +116,7 @@ class Facts(Wire, frozen=True, kw_only=True):
     ] = ()
     takes_labels: bool = False
     labels: OwnLabels | None = None
+    disk_fault: Annotated[str, Meta(max_length=32)] = ""
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -186,7 +190,9 @@ class Reason(StrEnum):
     MEMORY_GROWTH = "memory_growth"  # the memory of its process grew steadily during the trial
     INTERRUPTED = "trial_interrupted"  # power or process lost in max_attempts trials
     DISK_FULL = "disk_full"
+    TRANSFER = "transfer_damaged"  # the downloads brought other bytes
     NEIGHBOUR = "neighbour_harmed"  # another model on the device got worse during the trial
+    SERVING = "serving_failed"  # since the confirmation: down, or its process ends repeatedly
     RECALLED = "recalled"  # the hub ordered the device back to the previous release
 
 
@@ -327,7 +333,8 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
     ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
     far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
-    labels of the hub up to this number. ``run`` is a random number of this run of the agent.
+    labels of the hub up to this number. ``serving`` is None while every confirmed release is served
+    and no process that serves ended by itself lately.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -344,6 +351,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     facts: Facts | None = None
     labels: LabelReport | None = None
     truth_done: Annotated[int, Meta(ge=0)] = 0
+    serving: ServingHealth | None = None
     run: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 

@@ -1,5 +1,6 @@
 """The labelled accuracy of a release beside the previous one, as people see it."""
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.wire import Wire
 
@@ -41,4 +42,4 @@ def _accuracy(correct: int, labelled: int) -> str:
 
 
 def _labels(count: int) -> str:
-    return "1 label" if count == 1 else f"{count} labels"
+    return counted(count, "label")

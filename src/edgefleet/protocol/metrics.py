@@ -43,8 +43,7 @@ _ABOVE_SHARE: Final = ", {share} of devices allowed."
 ERRORS: Final = RateMetric(
     key="errors", label="Failed devices", unit=Unit.SHARE, bound=bounds.ERROR_RATE,
     reason="error_rate", source="outcomes; silence after activating counts",
-    sentence="{rate} of devices failed ({bad} of {size}; 95 % interval {low} to {high}{trial}), "
-    "{allowed} allowed.",
+    sentence="{bad} of {size} devices failed ({rate}{trial}), {allowed} allowed.",
     meaning="more than `max_error_rate` of the devices fail",
 )  # fmt: skip
 SILENCE: Final = RateMetric(

@@ -8,6 +8,7 @@ from msgspec import Meta
 from edgefleet.protocol.labels import LABELS_AT_ONCE, Label
 from edgefleet.protocol.release import Envelope, ReleaseManifest
 from edgefleet.protocol.rollout import RolloutView
+from edgefleet.protocol.serving_health import ServingView
 from edgefleet.protocol.wire import Wire
 
 
@@ -102,17 +103,51 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     agent_version: str
     enrolled_at: float
     last_seen: float | None
+    before_start: bool = False  # ``last_seen`` is from before the start of the hub
     online: bool
     models: tuple[DeviceModel, ...]  # sorted by name
     unknown_set: bool = False  # the table of release sets is full: ``models`` has only desired ones
     labels_waiting: int = 0  # labels that the device has not got yet
+    serving: ServingView | None = None  # None: the last check-in reported nothing wrong
     quarantined: tuple[str, ...] = ()  # models of which two releases failed on the device
     own_labels: dict[str, str] = msgspec.field(default_factory=dict)  # reported by the device
     set_labels: dict[str, str] = msgspec.field(
         default_factory=dict
     )  # by the operator; they override
     copies: tuple[AgentRun, ...] = ()  # of a copied credential: the agents that use it
+    disk_fault: str = ""  # why the device cannot write, a code of base.errors
+    disk_fault_text: str = ""  # the same in words
     line: str  # why the device runs these releases
+
+
+class DeviceAttempt(Wire, frozen=True, kw_only=True):
+    """One attempt of a device at a release, as its reports describe it.
+
+    ``kind`` is the last report of the attempt, see ``protocol.device.OutcomeKind``. ``began_at``
+    and ``at`` are times of the hub at which the first and the last report arrived. ``duration_s``
+    is by the clock of the device, from the start of the trial to the last report. None without a
+    report of a start, or without a later report.
+    """
+
+    rollout: str
+    model: str  # empty if the hub does not know the rollout
+    release: str
+    attempt: int  # the number that the device gave; 0: an old agent gave none
+    kind: str
+    reason: str = ""  # a stable code
+    cause: str = ""  # the reason in words; empty without a reason
+    detail: str = ""  # the sentence of the device, with measured value and limit
+    began_at: float
+    at: float
+    duration_s: float | None = None
+
+
+class DeviceHistory(Wire, frozen=True, kw_only=True):
+    """The last attempts of a device, newest first. ``is_cut`` is True if there were more."""
+
+    device: str
+    attempts: tuple[DeviceAttempt, ...]
+    is_cut: bool = False
 
 
 class QuarantinedDevice(Wire, frozen=True, kw_only=True):
@@ -153,6 +188,12 @@ class Unquarantine(Wire, frozen=True, kw_only=True):
     note: Annotated[str, Meta(max_length=500)] = ""
 
 
+class Names(Wire, frozen=True, kw_only=True):
+    """The first names of one kind that begin with a prefix, for completion on the command line."""
+
+    names: tuple[str, ...]
+
+
 class DevicePage(Wire, frozen=True, kw_only=True):
     """One page of devices. ``next`` is the ``?after=`` of the next page. None on the last page."""
 
@@ -173,6 +214,8 @@ class FleetView(Wire, frozen=True, kw_only=True):
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
     copied: int = 0  # credentials that two devices use; each counts as one device
+    serving_down: int = 0  # online devices that do not serve a confirmed release
+    serving_unstable: int = 0  # online devices whose serving process ended in the last hour
     ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
     unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
     quarantined: int = 0  # devices on which two different releases of a model failed

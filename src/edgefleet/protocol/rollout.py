@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.metric_bounds import Bounds
 from edgefleet.protocol.why import WaitReport
@@ -208,7 +209,7 @@ class Cohort(Wire, frozen=True, kw_only=True):
             return ""
         kind = max(sorted(self.refusals), key=lambda one: self.refusals[one])
         example = f": {self.refusal_example}" if self.refusal_example else ""
-        return f"Most frequent: {kind} ({self.refusals[kind]} requests){example}."
+        return f"Most frequent: {kind} ({counted(self.refusals[kind], 'request')}){example}."
 
 
 class Rate(Wire, frozen=True, kw_only=True):
@@ -417,9 +418,10 @@ class Evidence(Wire, frozen=True, kw_only=True):
     offered: int = 0  # online devices in the cut that are neither finished nor in trial
     in_trial: int = 0
     healthy: int = 0
-    failed: int = 0  # trial failed, crashed, or silent after activating
+    failed: int = 0  # trial failed, crashed, silent after activating, or does not serve any more
     refused: int = 0  # did not activate the release
     silent: int = 0  # part of ``failed``
+    serving_failed: int = 0  # part of ``failed``: serving fails since the confirmation
     set_aside: int = 0  # failed or silent, but their site went dark or gave the release back
     reverted: int = 0
     offline: int = 0
@@ -437,6 +439,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     boundary: Boundary | None = None  # None: the fleet is not small
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
     details: dict[str, str] = msgspec.field(default_factory=dict)  # a device's words, by reason
+    examples: dict[str, str] = msgspec.field(default_factory=dict)  # the name of this device
     history: History | None = None  # None: earlier releases do not lift the limit of failures
     errors: Rate = Rate()
     silence: Rate = Rate()
@@ -536,6 +539,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it then
+    replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
+    beside: dict[str, int] = msgspec.field(default_factory=dict)  # "detector 3": they stay
     unjudged: str = ""  # metrics that the gate cannot judge: no class scores
     interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str

@@ -103,7 +103,9 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
 
     ``worker`` is the pid of its worker process. None if it runs in the shared process.
     ``trial_ended`` is not empty if the worker of the trial ended by itself: requests go to the
-    confirmed release again. ``worker_cpu_s`` is a counter of the worker's CPU seconds.
+    confirmed release again. ``confirmed_ended`` is the cause (``serving_health.end_cause``) if the
+    worker of the confirmed release ended by itself. ``worker_cpu_s`` is a counter of the worker's
+    CPU seconds.
     """
 
     model: str
@@ -114,6 +116,7 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     worker: int | None = None
     worker_cpu_s: float = 0.0
     trial_ended: str = ""
+    confirmed_ended: str = ""
     stats: LiveStats = LiveStats()
 
 
@@ -141,6 +144,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
 
     api: int = CONTROL_API
     pid: int
+    version: str = ""  # of edgefleet
     url: str = ""  # where inference is served, http://host:port
     generation: int = 0
     memory_mib: int = 0

@@ -26,6 +26,8 @@ class WaitCode(StrEnum):
     ONE_SITE = "one_site"  # the devices of one site fail; no more devices start
     OUTAGE = "outage"  # a site went dark; its devices in trial do not count
     CLASS_FAILURES = "class_failures"  # the release was taken back from one class of devices
+    SERVING_DOWN = "serving_down"  # no confirmed release of a model is served on the device
+    SERVING_UNSTABLE = "serving_unstable"  # the serving process ended by itself lately
     DONE = "done"  # the rollout waits for nothing
     NO_ROLLOUT = "no_rollout"  # no rollout selects this device
     NEXT_WAVE = "next_wave"  # the device's position is beyond the cut of the open wave
@@ -45,6 +47,8 @@ class WaitCode(StrEnum):
     SCHEDULED = "scheduled"  # the rollout starts automatically at the set time
     APPROVAL = "approval"  # people must approve first
     FREEZE = "freeze"  # the whole fleet is frozen
+    DEFERRED = "deferred"  # the device postponed the release and tries again by itself
+    DISK_FAULT = "disk_fault"  # the device cannot write its disk; a person must mend it
     CHECK_IN = "check_in"  # the device has not checked in since
     OTHER_TRIAL = "other_trial"  # another model of the device is in trial or goes back
     MEMORY = "memory"  # the other models that the device runs now leave too little memory
@@ -87,6 +91,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.ONE_SITE: WaitKind(needs_a_person=True),
         WaitCode.OUTAGE: _BY_ITSELF,
         WaitCode.CLASS_FAILURES: _BY_ITSELF,
+        WaitCode.SERVING_DOWN: WaitKind(needs_a_person=True),
+        WaitCode.SERVING_UNSTABLE: _BY_ITSELF,
         WaitCode.DONE: _BY_ITSELF,
         WaitCode.NO_ROLLOUT: _BY_ITSELF,
         WaitCode.NEXT_WAVE: _BY_ITSELF,
@@ -106,6 +112,8 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.SCHEDULED: _BY_ITSELF,
         WaitCode.APPROVAL: WaitKind(needs_a_person=True, is_door=True),
         WaitCode.FREEZE: WaitKind(needs_a_person=True, is_door=True),
+        WaitCode.DEFERRED: _BY_ITSELF,
+        WaitCode.DISK_FAULT: WaitKind(needs_a_person=True),
         WaitCode.CHECK_IN: _BY_ITSELF,
         WaitCode.OTHER_TRIAL: WaitKind(pauses_patience=True),
         WaitCode.MEMORY: _BY_ITSELF,

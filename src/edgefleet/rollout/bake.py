@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metrics import CHANGES
 from edgefleet.protocol.rollout import (
@@ -255,7 +256,10 @@ def _judged(
         clean = alert.clean + 1 if share is None or share <= state.spec.gate.max_error_rate else 0
         alert = BakeAlert(metric=alert.metric, text=alert.text, at=alert.at, clean=clean)
         if clean >= CLEAN_WINDOWS:
-            alert, note = None, f"The alert is over: {clean} windows were within the limit."
+            alert, note = (
+                None,
+                f"The alert is over: {counted(clean, 'window')} were within the limit.",
+            )
     after = replace(bake, bets=bets, alert=alert, windows=bake.windows + 1, window_since=now)
     return events.BakeJudged(bake=after, note=note)
 
@@ -277,7 +281,7 @@ def _finding_text(metric: str, bets: WindowBets, state: RolloutState) -> str:
     control = "no control" if bets.control is None else f"control {Unit.SHARE.text(bets.control)}"
     return (
         f"{share} of devices have {_WORDS[metric]} ({control}; {allowed} of devices allowed; "
-        f"{len(bets.strict)} devices clearly, e-value {tests.wealth(bets):.3g})."
+        f"{counted(len(bets.strict), 'device')} clearly, e-value {tests.wealth(bets):.3g})."
     )
 
 

@@ -17,6 +17,7 @@ from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints import exposure
 from edgefleet.rollout.desired import Desired
 from edgefleet.rollout.evidence import alphas, class_test, gate, small_fleet
+from edgefleet.rollout.evidence.examples import add_examples
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows, RowSelection
 from edgefleet.rollout.fleet.device_models import NOTHING
@@ -25,6 +26,7 @@ from edgefleet.rollout.fleet.reports import IDLE_CODE, STAGED_CODE, TRIAL_CODE
 from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
 from edgefleet.rollout.limits import CLASSES_SHOWN
 from edgefleet.rollout.openings import count_remaining, count_spare
+from edgefleet.rollout.serving_failed import serving_failed, with_serving_failed
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
@@ -122,7 +124,8 @@ def count_census(
         deferred=RowSelection.of(_judged_rows(active, DeviceStanding.DEFERRED)),
     )
     served = int(np.count_nonzero(already))
-    evidence = _evidence(active, found, len(rows), served, taken_back=taken_back)
+    evidence = _evidence(active, fleet, found, len(rows), served, taken_back=taken_back, now=now)
+    evidence = add_examples(evidence, active.ledger.reasons, found.silent.all(), fleet.name)
     return replace(found, evidence=_with_plan(active, fleet, found, evidence, now))
 
 
@@ -159,7 +162,7 @@ def _with_plan(
         else exposure.handful(spec.exposure, population),
         looks=state.looks,
         looked=state.looked,
-        boundary=find_boundary(active, found.silent.all()),
+        boundary=find_boundary(active, found.silent.all(), serving_failed(active, fleet, now)),
     )
 
 
@@ -172,9 +175,12 @@ def _compare_sites(active: ActiveRollout, fleet: Fleet, silent: int, now: float)
 
 
 def find_boundary(
-    active: ActiveRollout, silent: Rows, without: Rows | None = None
+    active: ActiveRollout, silent: Rows, failing: Rows, without: Rows | None = None
 ) -> Boundary | None:
-    """The exact test of a small fleet, ``without`` some devices. None if it is not small."""
+    """The exact test of a small fleet, ``without`` some devices. None if it is not small.
+
+    ``silent`` devices in trial and healthy devices with ``failing`` serving count as failed.
+    """
     state, spec = active.state, active.state.spec.gate
     if not state.sizes:
         return None
@@ -186,7 +192,7 @@ def find_boundary(
         out = active.set_aside.parts.all_have(rows)
         return out if without is None else out | np.isin(rows, without, assume_unique=True)
 
-    failures = active.ledger.failures_in_order(silent, are_out)
+    failures = active.ledger.failures_in_order(np.concatenate([silent, failing]), are_out)
     refused = active.tally.count(DeviceStanding.REFUSED)
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
@@ -221,10 +227,17 @@ def _note_silent(active: ActiveRollout, counted: Rows, dark: Rows, now: float) -
 
 
 def _evidence(
-    active: ActiveRollout, found: Census, judged: int, already: int, *, taken_back: int
+    active: ActiveRollout,
+    fleet: Fleet,
+    found: Census,
+    judged: int,
+    already: int,
+    *,
+    taken_back: int,
+    now: float,
 ) -> Evidence:
     counts, excused = active.tally, len(active.set_aside.failed)
-    silent = found.silent.all()
+    silent, failing = found.silent.all(), serving_failed(active, fleet, now)
     reasons = _reasons(active, len(silent))
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
@@ -242,18 +255,17 @@ def _evidence(
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         late=active.late.failures(silent),
-        classes=_classes(active, silent),
+        classes=_classes(active, np.concatenate([silent, failing])),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(has_previous=active.state.previous is not None),
         labels=active.cohorts.labels.evidence(),
     )
-    return gate.weigh(counted, active.state.spec.gate)
+    return gate.weigh(with_serving_failed(counted, fleet, failing), active.state.spec.gate)
 
 
 def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
@@ -289,7 +301,6 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         taken_back=taken_back,
         exposed=active.ledger.exposed,
         reasons=reasons,
-        details=active.ledger.reasons.details(),
         history=active.state.history,
         canary=judged.canary,
         control=judged.control,
@@ -302,7 +313,9 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         limits=judged.limits,
         labels=active.cohorts.labels.evidence(),
     )
-    return gate.weigh(counted, active.state.spec.gate)
+    counted = with_serving_failed(counted, fleet, serving_failed(active, fleet, now))
+    evidence = gate.weigh(counted, active.state.spec.gate)
+    return add_examples(evidence, active.ledger.reasons, dark.rows, fleet.name)
 
 
 def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evidence, Rows]:
@@ -311,18 +324,18 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evid
     The absolute limits are left to the windows of the bake, which tell a release from a backend
     that is down for everybody.
     """
-    silent = _silent(active, fleet, now).rows
+    silent, failing = _silent(active, fleet, now).rows, serving_failed(active, fleet, now)
     evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
-        classes=_classes(active, silent),
+        classes=_classes(active, np.concatenate([silent, failing])),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
         looks=active.state.looks,
         looked=active.state.looked,
-        boundary=find_boundary(active, silent),
+        boundary=find_boundary(active, silent, failing),
     )
     return evidence, silent
 
@@ -365,7 +378,7 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
 
 
 def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
-    """The classes with the strongest evidence against the release."""
+    """The classes with the strongest evidence. ``silent`` devices count as failed."""
     counted = active.tally.classes_begun(silent, active.set_aside.failed)
     return class_test.worst_of(counted, active.state.failures_allowed, CLASSES_SHOWN)
 

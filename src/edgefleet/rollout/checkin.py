@@ -117,6 +117,7 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
         )
     else:
         fleet.observe_models(row, now, check_in)
+    fleet.serving.note(row, check_in.serving, now)
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
         return _answer(engine, row, check_in, now, _NO_RECEIPT)
@@ -287,6 +288,7 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
         )
     else:
         fleet.observe_all_models(rows, now, check_in)
+    fleet.serving.note_all(rows, check_in.serving, now)
     concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
     if check_in.facts is None:
         return Begun(_admit_batch(engine, rows, check_in, concerning, now), refused)

@@ -49,6 +49,7 @@ from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN
 from edgefleet.rollout.lifecycle.step import AuditLine, step
 from edgefleet.rollout.next_transition import NextTransition, bets_to_store
 from edgefleet.rollout.restored import note_given
+from edgefleet.rollout.running_today import count_running
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -161,6 +162,7 @@ class Engine:
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
         adds, had_model = plan.count_model(scope, self.fleet, spec.model)
+        running = count_running(self.fleet, scope.eligible_rows(), spec.model, spec.release)
         return plan.planned(
             spec,
             rollout_id=rollout_id,
@@ -168,6 +170,7 @@ class Engine:
             previous=previous,
             adds=adds,
             had_model=had_model,
+            running=running,
             classes=classes_of(scope, self.fleet, spec.gate.classes),
             interface=interface,
             earlier=find_earlier(spec, self._newest_first(), scope.eligible_rows(), previous),

@@ -45,7 +45,7 @@ class NextTransition:
         """
         match verb:
             case Verb.START:
-                steps.check_allowed(active.state, RolloutSignal.STARTED, "start")
+                steps.check_allowed(active.state, RolloutSignal.STARTED)
                 plan.check_free(active.scope, active.model, others, ACTING)
                 return events.Started(
                     previous=plan.previous_release(
@@ -56,7 +56,7 @@ class NextTransition:
             case Verb.PAUSE:
                 return events.Paused()
             case Verb.RESUME:
-                steps.check_allowed(active.state, RolloutSignal.RESUMED, "resume")
+                steps.check_allowed(active.state, RolloutSignal.RESUMED)
                 plan.check_free(active.scope, active.model, others, ACTING)
                 plan.check_newest(active, others)
                 begun = active.state.wave is not None
@@ -65,12 +65,12 @@ class NextTransition:
             case Verb.ADVANCE if active.state.is_baking:
                 return events.BakeEnded(end=BakeEnd.BY_HAND)
             case Verb.ADVANCE:
-                steps.check_allowed(active.state, RolloutSignal.ADVANCED, "advance")
+                steps.check_allowed(active.state, RolloutSignal.ADVANCED)
                 return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
             case Verb.HALT:
                 return events.Halted()
             case Verb.REVERT:
-                steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED, "revert")
+                steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED)
                 plan.check_free(active.scope, active.model, others, ACTING)
                 return events.RevertRequested()
 

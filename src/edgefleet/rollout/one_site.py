@@ -25,6 +25,7 @@ from edgefleet.rollout.evidence.strata import Site, exceeds_chance
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.typed_replace import replace
+from edgefleet.rollout.serving_failed import serving_failed
 
 _ASKED: Final = frozenset({ERRORS.reason, SILENCE.reason, gate.LATE_FAILURES})
 _DARK_TOGETHER: Final = 2
@@ -39,6 +40,7 @@ class _Failures:
     site: Rows  # of each row: its place in ``sites``
     bad: Mask
     silent: Rows
+    failing: Rows  # devices on which serving fails since they confirmed
 
 
 def name_site(
@@ -56,7 +58,7 @@ def name_site(
         return judgement
     if judgement.reason == gate.LATE_FAILURES and judgement.evidence.late.episode_since is not None:
         return judgement  # it names a smaller part: the devices of an episode
-    observed = _failures(active, fleet, silent)
+    observed = _failures(active, fleet, silent, serving_failed(active, fleet, judgement.at))
     if len(observed.sites) < 2:
         return judgement
     bad = np.bincount(observed.site[observed.bad], minlength=len(observed.sites))
@@ -92,7 +94,7 @@ def one_site_text(site: OneSite) -> str:
     )
 
 
-def _failures(active: ActiveRollout, fleet: Fleet, silent: Rows) -> _Failures:
+def _failures(active: ActiveRollout, fleet: Fleet, silent: Rows, failing: Rows) -> _Failures:
     ledger, key = active.ledger, active.state.spec.site_label
     rows = ledger.begun_rows
     standings = ledger.standings(rows)
@@ -102,8 +104,8 @@ def _failures(active: ActiveRollout, fleet: Fleet, silent: Rows) -> _Failures:
     of_label = [fleet.label_set(number).get(key, "") for number in labels.tolist()]
     sites = tuple(sorted(set(of_label)))
     numbers = np.array([sites.index(site) for site in of_label], np.int64)
-    bad = (standings == DeviceStanding.FAILED) | np.isin(rows, silent, assume_unique=True)
-    return _Failures(rows, sites, numbers[places], bad, silent)
+    bad = (standings == DeviceStanding.FAILED) | np.isin(rows, [*silent, *failing])
+    return _Failures(rows, sites, numbers[places], bad, silent, failing)
 
 
 def _is_asked(observed: _Failures, worst: int, evidence: Evidence) -> bool:
@@ -125,6 +127,9 @@ def _without(
     standings = active.ledger.standings(mine)
     silent = np.intersect1d(mine, observed.silent, assume_unique=True)
     others = np.setdiff1d(observed.silent, mine, assume_unique=True)
+    failing = np.setdiff1d(observed.failing, mine, assume_unique=True)
+    healthy = standings == DeviceStanding.HEALTHY
+    healthy &= ~np.isin(mine, observed.failing, assume_unique=True)
     trial = int(np.count_nonzero(standings == DeviceStanding.TRIAL)) - len(silent)
     limit, part = active.state.failures_allowed, Part(key=site.key, value=site.value)
     late = active.set_aside.late_without(limit, part)
@@ -133,8 +138,9 @@ def _without(
         failed=evidence.failed - site.bad,
         silent=evidence.silent - len(silent),
         in_trial=max(0, evidence.in_trial - trial),
-        healthy=evidence.healthy - int(np.count_nonzero(standings == DeviceStanding.HEALTHY)),
+        serving_failed=len(failing),
+        healthy=evidence.healthy - int(np.count_nonzero(healthy)),
         late=late.failures(others),
         classes=(),
-        boundary=find_boundary(active, others, without=mine),
+        boundary=find_boundary(active, others, failing, without=mine),
     )

@@ -126,13 +126,16 @@ def _open(
     """Cut a wave of the devices that are eligible now. ``before``: the opened waves.
 
     The cut is the k-th position among the online devices, with k counted from them. Offline devices
-    at lower positions are in the wave too.
+    at lower positions are in the wave too. If no device is online, it is cut from all of them, so
+    that no wave is empty.
     """
     if wave.count is None and (wave.percent is None or wave.percent >= 100):
         every, held = _chosen(active, wave), _left_out(active, before)
         whole = cut_before(active.scope, every, _parts(active, before), held)
         return _opening(active, fleet, wave, before, now, threshold=whole.threshold)
-    places = active.scope.positions(_online(fleet, _chosen(active, wave), now))
+    chosen = _chosen(active, wave)
+    online = _online(fleet, chosen, now)
+    places = active.scope.positions(online if len(online) else chosen)
     count = wave.count
     if count is None:
         count = cut.wanted(wave.percent or 0.0, len(places))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import are, counted
 from edgefleet.protocol.metrics import BOUNDS
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import DeviceClass, GateSpec, RolloutSpec, Status, WaveSpec
@@ -22,6 +23,7 @@ from edgefleet.rollout.fleet.scope import Scope
 from edgefleet.rollout.fleet.selector import Selector, parse
 from edgefleet.rollout.lifecycle.state import RolloutState, WaveState
 from edgefleet.rollout.limits import ALPHA_LEAST, LABEL_KEYS_NAMED, MEMORY_NEEDS_NAMED, WAVES
+from edgefleet.rollout.running_today import RunningToday
 
 Manifests = Mapping[tuple[str, str], PublishedRelease]
 """The published releases by model and release."""
@@ -88,7 +90,7 @@ def _check_rising(before: WaveSpec | None, wave: WaveSpec, field: str) -> None:
     if before.count is not None and wave.count is not None and wave.count <= before.count:
         raise OperatorError(
             "waves_invalid",
-            f"{wave.count} devices are not more than the {before.count} of the wave before.",
+            f"{counted(wave.count, 'device')}: no more than the {before.count} of the wave before.",
             field=f"{field}.count",
         )
 
@@ -182,8 +184,8 @@ def check_fleet(scope: Scope, fleet: Fleet, spec: RolloutSpec) -> None:
         count, rest = reasons[Misfit.AGENT_ONE_MODEL], int(np.count_nonzero(scope.eligible_mask()))
         raise OperatorError(
             "agent_one_model",
-            f"Model {spec.model} would displace another model on {count} devices, whose agents "
-            f"have one model; {rest} devices are eligible.",
+            f"Model {spec.model} would displace another model on {counted(count, 'device')}, whose "
+            f"agents have one model; {counted(rest, 'device')} {are(rest)} eligible.",
             field="selector",
         )
     if Misfit.MEMORY_FULL in reasons and not spec.skip_ineligible:
@@ -219,7 +221,9 @@ def _without_variant(scope: Scope, fleet: Fleet, selected: Mask) -> str:
         profile = fleet.kit(number).profile
         if count and not scope.has_variant(profile):
             missing[profile] = missing.get(profile, 0) + count
-    return ", ".join(f"{name} ({count} devices)" for name, count in sorted(missing.items()))
+    return ", ".join(
+        f"{name} ({counted(count, 'device')})" for name, count in sorted(missing.items())
+    )
 
 
 def _needs(scope: Scope) -> str:
@@ -357,6 +361,7 @@ def planned(
     previous: str | None,
     adds: int,
     had_model: int,
+    running: RunningToday,
     earlier: Earlier,
     now: float,
     classes: tuple[DeviceClass, ...] = (),
@@ -370,6 +375,8 @@ def planned(
         previous=previous,
         adds=adds,
         had_model=had_model,
+        replaced=running.replaced,
+        beside=running.beside,
         classes=classes,
         interface=interface,
         history=earlier.history,

@@ -20,7 +20,8 @@ from edgefleet.rollout.fleet.eligibility import (
 )
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.selector import parse
-from edgefleet.rollout.limits import GROUPS, RELEASES_NAMED
+from edgefleet.rollout.limits import GROUPS
+from edgefleet.rollout.running_today import count_running
 
 _TOO_OLD, _ONE_MODEL, _MEMORY_FULL = 1, 2, 3
 _OTHERS: Final = (None, Misfit.AGENT_TOO_OLD, Misfit.AGENT_ONE_MODEL, Misfit.MEMORY_FULL)
@@ -68,7 +69,8 @@ def compose(
         groups[kit.profile, used] += count
         by_model[has_model] += count
         fits[number] = True
-    replaced, beside = _running(fleet, rows[fits[kind_of.ravel()]], spec)
+    eligible = rows[fits[kind_of.ravel()]]
+    running = count_running(fleet, eligible, spec.model, spec.release)
     away = fleet.silent_longer(rows, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
@@ -79,36 +81,11 @@ def compose(
         adds=by_model[False],
         had_model=by_model[True],
         memory_mib=_limits(fleet, rows, manifest),
-        replaced=replaced,
-        beside=beside,
+        replaced=running.replaced,
+        beside=running.beside,
         warnings=warnings,
         interface=interface,
     )
-
-
-def _running(fleet: Fleet, rows: Rows, spec: RolloutSpec) -> tuple[dict[str, int], dict[str, int]]:
-    """The devices by the other releases of the model that they run now, and by other models."""
-    mask = np.zeros(len(fleet), np.bool_)
-    mask[rows] = True
-    replaced: dict[str, int] = {}
-    beside: dict[str, int] = {}
-    for number, count in fleet.models.count(mask)[0].items():
-        named = fleet.models.release_named(number)
-        if named is None:
-            continue
-        model, release = named
-        if model != spec.model:
-            beside[f"{model} {release}"] = count
-        elif release != spec.release:
-            replaced[release] = count
-    return _most(replaced), _most(beside)
-
-
-def _most(counts: dict[str, int]) -> dict[str, int]:
-    """The most frequent RELEASES_NAMED, by name, and the sum of the others as "others"."""
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rest = sum(count for _, count in ranked[RELEASES_NAMED:])
-    return dict(sorted(ranked[:RELEASES_NAMED])) | ({"others": rest} if rest else {})
 
 
 def _limits(fleet: Fleet, rows: Rows, manifest: ReleaseManifest) -> dict[str, int]:

@@ -71,13 +71,13 @@ class PublisherKey:
 
     @classmethod
     def load(cls, path: Path) -> "PublisherKey":
-        """Read a key file. Raises OperatorError ``setting_invalid`` or ``not_found``."""
+        """Read a key file. Raises OperatorError ``setting_invalid``."""
         try:
             seed = base64.b64decode(path.read_text().strip(), validate=True)
             return cls(Ed25519PrivateKey.from_private_bytes(seed))
         except FileNotFoundError as error:
             raise OperatorError(
-                "not_found",
+                "setting_invalid",
                 f"There is no key at {path}.",
                 field="key",
                 hint="Make one with `edgefleet key new`.",

@@ -55,6 +55,11 @@ class Release(Protocol):
         """The reason why it can answer no more. Empty while it can."""
         ...
 
+    @property
+    def end_cause(self) -> str:
+        """The same as a cause of ``protocol.serving_health``."""
+        ...
+
     def memory_kib(self) -> int:
         """The memory of this release alone."""
         ...
@@ -105,7 +110,7 @@ class ActiveRelease:
         self.wanted = wanted
         self.release = wanted.release
         self.worker: int | None = None
-        self.ended = ""
+        self.ended = self.end_cause = ""
         self.stats = Stats()
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgefleet import __version__
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, error_from_code
 from edgefleet.protocol.serving import (
     Apply,
@@ -122,6 +123,7 @@ class ModelHost:
         """The answer to the agent's status request."""
         return ServingStatus(
             pid=os.getpid(),
+            version=__version__,
             url=url,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
@@ -275,6 +277,7 @@ class ModelHost:
             worker=shown.worker,
             worker_cpu_s=0.0 if shown.worker is None else process_cpu_s(shown.worker),
             trial_ended=loaded.trial.ended if loaded.trial is not None else "",
+            confirmed_ended=loaded.confirmed.end_cause if loaded.confirmed is not None else "",
             stats=shown.stats.live(memory_mib, process_kib=memory_kib(shown.worker)),
         )
 

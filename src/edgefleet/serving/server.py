@@ -51,7 +51,7 @@ def _stop_on_signal(
 
 
 def _end() -> None:
-    sys.stderr.write(f"A model did not let go of its request within {STOP_S:g} s of the signal.\n")
+    sys.stderr.write(f"A request to a model did not end within {STOP_S:g} s of the signal.\n")
     sys.stderr.flush()
     os._exit(1)
 

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final, Self
 
+from edgefleet.protocol.serving_health import HUNG, end_cause
 from edgefleet.serving.limits import INLINE_US, WORKER_STOP_S
 
 current_core: Final = ctypes.PyDLL(None).sched_getcpu
@@ -76,6 +77,13 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
+
+    def exit_cause(self, *, killed: bool) -> str:
+        """How the worker has ended, as a cause of ``protocol.serving_health``.
+
+        ``killed``: the serving process ended it.
+        """
+        return HUNG if killed else end_cause(self.child.poll())
 
     def exit_text(self) -> str:
         """How the worker has ended, as the end of a sentence."""

@@ -153,24 +153,24 @@ class WorkerRelease:
         self._answers: dict[bytes, list[Tensor]] = {}
         self._prompt = False
         self._core: int | None = None  # the only one that the worker may use
-        self._base_kib = 0
         self._running: _Waiting | None = None
-        self._sent_ns = 0
+        self._base_kib = self._sent_ns = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._waiting: deque[_Waiting] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
         self._killed_for = ""
-        self._has_ended = False
-        self._retired = False
+        self._has_ended = self._retired = False
         self.stuck_s = 0.0  # a worker is killed
 
     @property
     def ended(self) -> str:
-        if not self._has_ended:
-            return ""
         reason = self._killed_for or self._process.exit_text()
-        return f"The worker of release {self.release} {reason}"
+        return f"The worker of release {self.release} {reason}" if self._has_ended else ""
+
+    @property
+    def end_cause(self) -> str:
+        return self._process.exit_cause(killed=bool(self._killed_for)) if self._has_ended else ""
 
     def memory_kib(self) -> int:
         return max(0, memory_kib(self.worker) - self._base_kib)
@@ -206,7 +206,7 @@ class WorkerRelease:
     async def retire(self, patience_s: float = RETIRE_S) -> None:
         self._retired = True
         if not self._has_ended and not await is_idle(self._idle, self.stats, patience_s):
-            self._kill(f"did not let go of its requests within {patience_s:g} s.")
+            self._kill(f"did not end its requests within {patience_s:g} s.")
         self._close()
         await asyncio.to_thread(self._process.reap)
 

@@ -41,6 +41,7 @@ class Behaviour:
     memory_mib: int = 40  # of the 64 that a fake variant may take
     cpu_us: int = 300  # CPU time of a request
     memory_growth_mib_h: float = 0.0
+    serving_ends: int = 0  # of the serving process in an hour, once the release is confirmed
     accuracy: float | None = 0.95  # on the golden set; None: not reported
     labelled: float = 0.0  # share of answers that get a label
     labels_late_s: float = 0.0  # from the answer to its label

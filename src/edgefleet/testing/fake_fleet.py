@@ -19,6 +19,7 @@ from edgefleet.protocol.device import (
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import GateSpec, RolloutSpec, RolloutView, Verb, WaveSpec
+from edgefleet.protocol.serving_health import ServingEnds, ServingHealth
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL
 from edgefleet.rollout import checkin
 from edgefleet.rollout.evidence.gate import Gate, judge
@@ -231,7 +232,10 @@ class FakeFleet(MemoryHub):
             return  # the hub refuses the check-in
         outcomes = tuple(self._measured(device, one) for one in device.spool[:OUTCOMES_PER_CHECKIN])
         sent = self._check_in_of(device, outcomes, self._figures(device))
-        answered = self._exchange(row, replace(sent, labels=self._label_report(device)))
+        answered = self._exchange(
+            row,
+            replace(sent, labels=self._label_report(device), serving=self._serving(device)),
+        )
         if device.answers_lost:
             return
         for outcome in outcomes:
@@ -240,6 +244,15 @@ class FakeFleet(MemoryHub):
         if not device.dead:
             mine = (offer for offer in answered.offers if offer.model == self.model)
             device.receive(next(mine, None), now)
+
+    def _serving(self, device: FakeDevice) -> ServingHealth | None:
+        """The report on its serving process, which ends by itself and comes back."""
+        behaviour = self._behaviour.get(device.running or "")
+        if behaviour is None or not behaviour.serving_ends or device.trial is not None:
+            return None
+        count = behaviour.serving_ends
+        ends = ServingEnds(cause="SIGSEGV", count=count, last_s=1.0)
+        return ServingHealth(ends=(ends,), by_model={self.model: count})
 
     def _check_in_of(
         self,

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from edgefleet.web.outcome_counts import ACCOUNTS, WaveAccounts
 from edgefleet.web.svg import element, percent, picture, titled
-from edgefleet.web.words import count, wave_percent
+from edgefleet.web.words import count, many, wave_percent
 
 _SMALLEST: Final = 0.006  # share of a bar: one failed device among a million stays visible
 _NARROWEST_CHARS: Final = 50  # how many characters fit along a bar on the narrowest screen
@@ -187,5 +187,5 @@ def _described(wave: WaveAccounts) -> str:
         for account in ACCOUNTS
         if wave.counts[account.key]
     ]
-    added = count(wave.size or 0)
-    return f"{name} adds {added} devices: {', '.join(outcomes) or 'no reports yet'}"
+    added = many(wave.size or 0, "device")
+    return f"{name} adds {added}: {', '.join(outcomes) or 'no reports yet'}"

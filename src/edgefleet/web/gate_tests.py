@@ -16,7 +16,7 @@ from edgefleet.protocol.metrics import (
 )
 from edgefleet.protocol.rollout import Evidence, LimitCounts, Rate
 from edgefleet.web.svg import element, percent, picture
-from edgefleet.web.words import count, figure, share
+from edgefleet.web.words import count, figure, many, share
 
 _ROOM: Final = 1.08  # so that no mark lies on the edge
 
@@ -44,7 +44,7 @@ def gate_tests(evidence: Evidence) -> tuple[GateTest, ...]:
             names.get(one.metric, one.metric),
             (one.low, one.mean, one.high, one.allowed),
             _signed,
-            observed=f"{count(one.pairs)} pairs",
+            observed=many(one.pairs, "pair"),
             e_value=one.e_value,
         )
         for one in evidence.quality

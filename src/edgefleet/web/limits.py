@@ -17,5 +17,7 @@ AUDIT_ON_PAGE: Final = 12
 AUDIT_SCANNED: Final = 500  # entries searched for those of one rollout
 RECENT_ROLLOUTS: Final = 10
 
+GZIP_BYTES: Final = 1024  # of an answer; a smaller one is not compressed
+
 CHART_POINTS: Final = 240  # of a time series; a screen cannot show more
 CHART_RELEASES: Final = 7  # with their own colour; older releases share one

@@ -7,6 +7,7 @@ last message, ``alive`` is the keep-alive, ``gone`` means that the page no longe
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 from starlette.responses import StreamingResponse
@@ -28,15 +29,19 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True):
-    """``at`` is the hub's clock; the page computes ages from it."""
+    """``at`` is the hub's clock; the page computes ages from it. ``last_seen``: see ``Alive``."""
 
     at: float
     title: str
     fragments: tuple[Piece, ...]
+    last_seen: Mapping[str, float] = {}
 
 
 class Alive(msgspec.Struct, frozen=True):
+    """``last_seen`` has the devices that checked in since the last message, with the time."""
+
     at: float
+    last_seen: Mapping[str, float] = {}
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -57,7 +62,12 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-Snapshot = tuple[str, tuple[Fragment, ...]]  # the page's title and its fragments
+class Snapshot(NamedTuple):
+    """A rendered page: its title, its fragments, and when its devices were last seen."""
+
+    title: str
+    fragments: tuple[Fragment, ...]
+    last_seen: Mapping[str, float]
 
 
 class Live:
@@ -76,8 +86,8 @@ class Live:
 
     def news(self, address: str, build: Callable[[], Page]) -> bytes:
         """All fragments of a page, for a browser that polls."""
-        title, fragments = self._snapshot(address, build)
-        return msgspec.json.encode(self._news(title, fragments))
+        shot = self._snapshot(address, build)
+        return msgspec.json.encode(self._news(shot.title, shot.fragments, shot.last_seen))
 
     async def stream(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         """Messages until the page is gone or ``LIVE_STREAM_S`` have passed."""
@@ -91,26 +101,36 @@ class Live:
 
     async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
+        known: dict[str, float] = {}
         opened = sent_at = self._clock.monotonic()
         while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:
             try:
-                title, fragments = self._snapshot(address, build)
+                shot = self._snapshot(address, build)
             except EdgefleetError as error:
                 yield _message("gone", Gone(error.message))
                 return
-            changed = tuple(piece for piece in fragments if sent.get(piece.name) != piece.version)
+            changed = tuple(
+                piece for piece in shot.fragments if sent.get(piece.name) != piece.version
+            )
+            is_due = self._clock.monotonic() - sent_at >= limits.LIVE_ALIVE_S
+            if not (changed or is_due):
+                await asyncio.sleep(self._interval_s)
+                continue
+            sent_at = self._clock.monotonic()
+            newer = {name: at for name, at in shot.last_seen.items() if known.get(name) != at}
+            known |= newer
             if changed:
                 sent |= {piece.name: piece.version for piece in changed}
-                sent_at = self._clock.monotonic()
-                yield _message("fragments", self._news(title, changed))
-            elif self._clock.monotonic() - sent_at >= limits.LIVE_ALIVE_S:
-                sent_at = self._clock.monotonic()
-                yield _message("alive", Alive(self._clock.now()))
+                yield _message("fragments", self._news(shot.title, changed, newer))
+            else:
+                yield _message("alive", Alive(self._clock.now(), newer))
             await asyncio.sleep(self._interval_s)
 
-    def _news(self, title: str, fragments: tuple[Fragment, ...]) -> News:
+    def _news(
+        self, title: str, fragments: tuple[Fragment, ...], last_seen: Mapping[str, float]
+    ) -> News:
         pieces = tuple(Piece(piece.name, piece.version, piece.html) for piece in fragments)
-        return News(self._clock.now(), title, pieces)
+        return News(self._clock.now(), title, pieces, last_seen)
 
     def _snapshot(self, address: str, build: Callable[[], Page]) -> Snapshot:
         now = self._clock.monotonic()
@@ -120,7 +140,8 @@ class Live:
         if kept is not None and kept[0] > fresh:
             return kept[1]
         page = build()
-        made = page.title, tuple(fragment(name, page.context) for name in page.parts)
+        fragments = tuple(fragment(name, page.context) for name in page.parts)
+        made = Snapshot(page.title, fragments, page.last_seen)
         self._latest = {key: one for key, one in self._latest.items() if one[0] > fresh}
         self._latest[address] = (now, made)
         return made

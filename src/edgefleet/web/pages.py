@@ -1,16 +1,17 @@
 """The content of each page: from the hub's views to the values that the templates show."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Phase
 from edgefleet.protocol.device_commands import STATES, DeviceFilter
-from edgefleet.protocol.operator import AuditEntry, DevicePage, ModelView
+from edgefleet.protocol.operator import AuditEntry, DevicePage, DeviceView, ModelView
 from edgefleet.protocol.rollout import Evidence, RolloutView
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
@@ -23,7 +24,10 @@ from edgefleet.web.rollout_charts import area_of, metrics_of, parts_of, reasons_
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``parts`` are the live fragments; ``twin`` is the page as JSON data."""
+    """``parts`` are the live fragments; ``twin`` is the page as JSON data.
+
+    ``last_seen`` is the time of the last check-in of each device on the page.
+    """
 
     title: str
     section: str  # of the navigation
@@ -31,6 +35,7 @@ class Page:
     parts: tuple[str, ...]
     context: Mapping[str, object]
     twin: Wire
+    last_seen: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     fleet = hub.fleet()
     rollouts = hub.rollouts().rollouts
     models = hub.models().models
+    frozen, quarantined = hub.frozen(), hub.quarantined()
+    needs = [rollout for rollout in rollouts if rollout.why.for_a_person]
     open_of = Counter(rollout.model for rollout in rollouts if rollout.id in fleet.rollouts_open)
     context = {
         "fleet": fleet,
@@ -60,11 +67,11 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
             )
             for model in models
         ],
-        "frozen": hub.frozen(),
-        "quarantined": hub.quarantined(),
+        "frozen": frozen,
+        "quarantined": quarantined,
         "profile_bars": _bars(fleet.by_profile),
         "phase_bars": _bars(fleet.by_phase),
-        "needs": [rollout for rollout in rollouts if rollout.why.for_a_person],
+        "needs": needs,
         "open": [
             (rollout, charts.wave_bar(by_wave(rollout), None, compact=True))
             for rollout in rollouts
@@ -87,7 +94,9 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
         "rollout_rows",
         "audit_lines",
     )
-    return Page("Fleet now", "fleet", "fleet.html", parts, context, fleet)
+    waiting = len(needs) + bool(quarantined.count) + frozen.frozen
+    title = f"({waiting}) Fleet now" if waiting else "Fleet now"
+    return Page(title, "fleet", "fleet.html", parts, context, fleet)
 
 
 def rollouts_page(hub: Reads, asked: Asked) -> Page:
@@ -119,6 +128,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
         "metrics": metrics_of(rollout),
         "reasons": reasons_of(rollout.evidence.reasons),
         "buttons": buttons(rollout),
+        "today": today_rows(rollout.model, rollout.release, rollout),
         "tests": gate_tests(rollout.evidence),
         "limit_counts": limit_counts(rollout.evidence.limits),
         "exposure": exposure_bar(rollout.evidence.in_trial, rollout.allowed or 0),
@@ -179,14 +189,24 @@ def devices_page(hub: Reads, asked: Asked) -> Page:
         "after": after,
         "problem": problem,
     }
-    return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed)
+    last_seen = _contacts(listed.devices)
+    return Page("Devices", "devices", "devices.html", ("device_rows",), context, listed, last_seen)
 
 
 def device_page(hub: Reads, asked: Asked) -> Page:
     device = hub.device(asked.names["device"])
-    context = {"device": device, "report": hub.why_device(device.name)}
-    parts = ("device_facts", "why")
-    return Page(device.name, "devices", "device.html", parts, context, device)
+    context = {
+        "device": device,
+        "report": hub.why_device(device.name),
+        "history": hub.device_history(device.name),
+    }
+    parts = ("device_facts", "why", "device_history")
+    last_seen = _contacts((device,))
+    return Page(device.name, "devices", "device.html", parts, context, device, last_seen)
+
+
+def _contacts(devices: Iterable[DeviceView]) -> dict[str, float]:
+    return {one.name: one.last_seen for one in devices if one.last_seen is not None}
 
 
 def models_page(hub: Reads, _: Asked) -> Page:

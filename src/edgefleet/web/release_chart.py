@@ -6,10 +6,11 @@ from typing import Final
 
 from markupsafe import Markup
 
+from edgefleet.base.texts import utc_text
 from edgefleet.protocol.operator import HistoryPoint
 from edgefleet.web.limits import CHART_POINTS
 from edgefleet.web.svg import element, percent, picture, polygon_path, titled
-from edgefleet.web.words import clock_time, instant, share
+from edgefleet.web.words import instant, share
 
 _TOP: Final = 40  # room for the events' names
 _PLOT: Final = 200
@@ -136,7 +137,7 @@ def _axis(start: float, end: float) -> list[Markup]:
         x, bottom = percent(where), _TOP + _PLOT
         marks.append(element("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="tick"))
         if 0.05 < where < 0.95:
-            text = clock_time(at)[11:16] if shown == "minutes" else clock_time(at)[11:19]
+            text = utc_text(at)[11:16] if shown == "minutes" else utc_text(at)[11:19]
             mark = element(
                 "text",
                 text,
@@ -164,7 +165,7 @@ def _events(events: Sequence[Event], start: float, end: float) -> list[Markup]:
         top = _TOP if row is None else 2 + row * 13
         x = percent(where)
         line = element("line", x1=x, x2=x, y1=top, y2=_TOP + _PLOT)
-        parts = [titled(f"{event.name}, {clock_time(event.at)}"), line]
+        parts = [titled(f"{event.name}, {utc_text(event.at)}"), line]
         if row is not None:
             rows[row] = right
             shift = -4 if anchor == "end" else 4

@@ -1,5 +1,6 @@
 """The templates, their filters, and the addresses of pages."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -8,9 +9,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgefleet.base.texts import utc_text
 from edgefleet.protocol.comparisons import comparison_text
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.release import unjudged
 from edgefleet.web import words
+
+_AGE: Final = re.compile(r"<time data-seen=[^<]*</time>")
+"""The time at which a device was last seen. Live pages get it as data, see ``live.Alive``."""
 
 
 def segment(name: str) -> str:
@@ -44,12 +50,13 @@ def about_address(about: str) -> str | None:
 _FILTERS: Final[dict[str, Any]] = {
     "about_address": about_address,
     "comparison": comparison_text,
-    "clock_time": words.clock_time,
+    "clock_time": utc_text,
     "count": words.count,
     "figure": words.figure,
     "instant": words.instant,
     "latency": words.latency,
-    "reason": words.reason_words,
+    "many": words.many,
+    "reason": reason_text,
     "share": words.share,
     "size": words.size,
     "span": words.span,
@@ -78,7 +85,7 @@ _ENVIRONMENT: Final = _environment()
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A named part of a page. ``version`` is a hash of its HTML."""
+    """A named part of a page. ``version`` is a hash of its HTML without the ages of devices."""
 
     name: str
     html: str
@@ -88,7 +95,8 @@ class Fragment:
 def fragment(name: str, context: Mapping[str, object]) -> Fragment:
     """Render ``pages/parts/<name>.html``."""
     html = _ENVIRONMENT.get_template(f"parts/{name}.html").render(context)
-    return Fragment(name, html, blake2b(html.encode(), digest_size=8).hexdigest())
+    lasting = _AGE.sub("", html)
+    return Fragment(name, html, blake2b(lasting.encode(), digest_size=8).hexdigest())
 
 
 def document(template: str, context: Mapping[str, object]) -> str:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metric_kinds import ChangeMetric, Direction
 from edgefleet.protocol.metrics import CHANGES, LABELLED_ACCURACY
 from edgefleet.protocol.operator import HistoryPoint, ModelView
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.protocol.rollout import RolloutView, Verdict
 from edgefleet.web.charts import Part, paired_bars, plain_bar, release_classes, stacked_bar
 from edgefleet.web.limits import CHART_RELEASES
 from edgefleet.web.release_chart import Event, stacked_area, thinned
-from edgefleet.web.words import count, figure, latency, reason_words, share, wave_percent
+from edgefleet.web.words import count, figure, latency, share, wave_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def _labelled(rollout: RolloutView) -> tuple[Metric, ...]:
     control = found.control_correct / found.control if found.control else None
     known = control is not None and metric.is_on(rollout.gate)
     limit = metric.limit_beside(control or 0.0, rollout.gate) if known else None
-    name = f"{metric.label} ({found.canary} and {found.control} labels)"
+    name = f"{metric.label} ({found.canary} and {counted(found.control, 'label')})"
     return (_metric(name, (canary, control, limit), share, "at least"),)
 
 
@@ -140,7 +142,7 @@ def reasons_of(reasons: Mapping[str, int]) -> tuple[ReasonCount, ...]:
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
         ReasonCount(
-            code, reason_words(code), number, plain_bar(number, most, reason_words(code), "failed")
+            code, reason_text(code), number, plain_bar(number, most, reason_text(code), "failed")
         )
         for code, number in ranked
     )
@@ -171,7 +173,7 @@ def _events(rollout: RolloutView) -> list[Event]:
         if wave.opened_at is not None:
             events.append(Event(wave.opened_at, wave_percent(wave.percent), "opened"))
         if wave.judgement is not None and wave.judgement.verdict is Verdict.FAIL:
-            failed = f"fail: {reason_words(wave.judgement.reason)}"
+            failed = f"fail: {reason_text(wave.judgement.reason)}"
             events.append(Event(wave.judgement.at, failed, "failed"))
     if rollout.ended_at is not None:
         events.append(Event(rollout.ended_at, rollout.status.value, "ended"))

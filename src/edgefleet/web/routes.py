@@ -9,9 +9,13 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlencode
 
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.entropy import Entropy, SystemEntropy
@@ -27,6 +31,8 @@ from edgefleet.web.render import document, fragment, page_address
 from edgefleet.web.session import Sessions
 
 APPROVE: Final = "approve"
+COMPRESSED: Final = (Middleware(GZipMiddleware, minimum_size=limits.GZIP_BYTES, compresslevel=6),)
+FOR_PROGRAMS: Final = ("/api/", "/device/", "/health", "/metrics")
 NEWS_TYPE: Final = "application/vnd.edgefleet.news+json"  # asked for by live.js when it polls
 
 
@@ -42,8 +48,8 @@ def routes_for(
     routes: list[BaseRoute] = []
     for path, build in PAGES:
         # The twin first: a parameter of the page's path would also match its ``.json``.
-        routes.append(Route(f"{path}.json", partial(site.twin, build)))
-        routes.append(Route(path, partial(site.page, build)))
+        routes.append(Route(f"{path}.json", partial(site.twin, build), middleware=COMPRESSED))
+        routes.append(Route(path, partial(site.page, build), middleware=COMPRESSED))
     return [
         *routes,
         Route("/rollouts/{rollout}/{verb}", site.verb, methods=["POST"]),
@@ -51,9 +57,20 @@ def routes_for(
         Route("/devices/{device}/unquarantine", site.unquarantine, methods=["POST"]),
         Route("/login", site.login, methods=["POST"]),
         Route("/logout", site.logout, methods=["POST"]),
-        Route("/static/{name}", site.static),
+        Route("/static/{name}", site.static, middleware=COMPRESSED),
         Route("/favicon.ico", site.favicon),
+        Elsewhere("/{path:path}", site.missing, methods=["GET"]),
     ]
+
+
+class Elsewhere(Route):
+    """The addresses that no other route has, without those of programs."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        path = str(scope.get("path", ""))
+        if path.startswith(FOR_PROGRAMS):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class _Site:
@@ -110,7 +127,7 @@ class _Site:
             if name == APPROVE:
                 await self._hub.approve(
                     rollout_id,
-                    ApproveRequest(person=_person(form), note=form.get("note", "")[:500]),
+                    ApproveRequest(person=_person(form), note=_note(form, name)),
                 )
                 return answers.redirect(back)
             if name not in set(Verb):
@@ -118,7 +135,7 @@ class _Site:
             generation = form.get("generation", "")
             command = Command(
                 generation=int(generation) if generation.isdecimal() else None,
-                note=form.get("note", "")[:500],
+                note=_note(form, name),
             )
             await self._hub.command(rollout_id, Verb(name), command, "operator")
         except EdgefleetError as error:
@@ -131,11 +148,11 @@ class _Site:
         if session is None:
             return self._login_form("/")
         try:
-            await self._form(request, session)
+            form = await self._form(request, session)
             name = request.path_params["verb"]
             if name not in {"freeze", "thaw"}:
                 raise OperatorError("not_found", f"There is no verb {name!r}.")
-            await self._hub.freeze(Freeze(frozen=name == "freeze"))
+            await self._hub.freeze(Freeze(frozen=name == "freeze", note=_note(form, name)))
         except EdgefleetError as error:
             return self._error(error, session)
         return answers.redirect("/")
@@ -146,8 +163,9 @@ class _Site:
         if session is None:
             return self._login_form("/")
         try:
-            await self._form(request, session)
-            await self._hub.unquarantine(request.path_params["device"], Unquarantine())
+            form = await self._form(request, session)
+            device = request.path_params["device"]
+            await self._hub.unquarantine(device, Unquarantine(note=_note(form, device)))
         except EdgefleetError as error:
             return self._error(error, session)
         return answers.redirect("/")
@@ -183,6 +201,17 @@ class _Site:
             return self._error(OperatorError("not_found", "There is no such file."), None)
         kept = {"Cache-Control": "public, max-age=31536000, immutable"}
         return Response(asset.content, 200, answers.HEADERS | kept, asset.content_type)
+
+    async def missing(self, request: Request) -> Response:
+        """An unknown address: a page for people, and the error of every endpoint for programs."""
+        if "text/html" not in request.headers.get("accept", ""):
+            raise HTTPException(404)
+        error = OperatorError(
+            "not_found",
+            f"There is no page {request.url.path}.",
+            hint="Go to the fleet, or choose a page above.",
+        )
+        return self._error(error, self._session(request))
 
     async def favicon(self, _: Request) -> Response:
         icon = self._assets["favicon.svg"]
@@ -247,6 +276,11 @@ class _Site:
             "assets": {name: asset.address for name, asset in self._assets.items()},
             "twin": None,
         }
+
+
+def _note(form: Mapping[str, str], name: str) -> str:
+    """The note beside the button ``name``. Each button of a page has its own field."""
+    return form.get(f"note-{name}", "")[:500]
 
 
 def _address(request: Request) -> str:

@@ -1,34 +1,9 @@
 """Figures and codes in words: the filters of the templates."""
 
 from datetime import UTC, datetime
-from typing import Final
 
-from edgefleet.protocol.device import Reason
 from edgefleet.protocol.rollout import RolloutView, Status
 from edgefleet.protocol.why import WAITS
-
-_REASONS: Final = {
-    Reason.SIGNATURE: "signature not valid",
-    Reason.DIGEST: "wrong digest",
-    Reason.NO_VARIANT: "no variant for its profile",
-    Reason.TOO_LARGE: "does not fit the device",
-    Reason.GOLDEN: "golden set failed",
-    Reason.LOAD: "model did not load",
-    Reason.CRASH: "serving crashed",
-    Reason.ERRORS: "inference errors",
-    Reason.REFUSALS: "requests refused",
-    Reason.CONFIDENCE: "confidence dropped",
-    Reason.INTERRUPTED: "trial interrupted too often",
-    Reason.DISK_FULL: "disk full",
-    Reason.NEIGHBOUR: "harmed another model",
-    Reason.RECALLED: "reverted by the hub",
-}
-
-
-def reason_words(code: str) -> str:
-    """The text for a stable code. An unknown code keeps its words, with spaces."""
-    known = {reason.value: words for reason, words in _REASONS.items()}
-    return known.get(code) or code.replace("_", " ") or "no reason given"
 
 
 def tone(rollout: RolloutView) -> str:
@@ -51,6 +26,11 @@ def tone(rollout: RolloutView) -> str:
 def count(value: float) -> str:
     """A whole number with commas between the thousands."""
     return f"{value:,.0f}"
+
+
+def many(number: float, noun: str) -> str:
+    """``1 device``, ``1,003 devices``."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
 
 
 def share(value: float | None) -> str:
@@ -106,8 +86,3 @@ def span(seconds: float) -> str:
 def instant(at: float) -> str:
     """ISO 8601 in UTC, for ``<time datetime>``."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def clock_time(at: float) -> str:
-    """Text of a ``<time>`` element until the browser replaces it with local time."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

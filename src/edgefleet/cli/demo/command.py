@@ -1,33 +1,33 @@
 """``edgefleet demo``: canary rollouts and automatic rollback on this machine."""
 
+from __future__ import annotations
+
 import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-import edgefleet
 from edgefleet.base.clock import Clock, SystemClock
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.cli.command import verb
-from edgefleet.cli.demo.checks import judge
-from edgefleet.cli.demo.environment import DemoEnvironment, Plan
-from edgefleet.cli.demo.limits import DEVICES_MAX
-from edgefleet.cli.demo.observations import StoryObservations
-from edgefleet.cli.demo.planted_faults import Fault, agent_of, broken_plan, folder_of, strike
-from edgefleet.cli.demo.processes import Programs
-from edgefleet.cli.demo.publishing import Publisher
-from edgefleet.cli.demo.report import demo_report, show
-from edgefleet.cli.demo.story import ACTS, STORY, Chapter, models_of, plan_of, run_act
-from edgefleet.cli.demo.traffic import read_questions
+from edgefleet.cli.demo.choices import DEVICES_MAX, Fault
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
-from edgefleet.protocol.rollout import RolloutView
+from edgefleet.examples import FOLDER
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgefleet.cli.demo.environment import DemoEnvironment
+    from edgefleet.cli.demo.observations import StoryObservations
+    from edgefleet.cli.demo.processes import Programs
+    from edgefleet.cli.demo.story import Chapter
+    from edgefleet.protocol.rollout import RolloutView
 
 
 @verb(
@@ -63,7 +63,7 @@ from edgefleet.protocol.rollout import RolloutView
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the examples. Default: the one of this source tree.",
+    help="Folder of the examples. Default: those of this package.",
 )
 @click.option(
     "--break",
@@ -96,6 +96,14 @@ def demo(
     both models, no device runs a bad release, and no bad release reached more devices than its open
     wave allowed. It exits with 1 if a check fails.
     """
+    from rich.console import Console
+
+    from edgefleet.cli.demo.checks import judge
+    from edgefleet.cli.demo.environment import DemoEnvironment, Plan
+    from edgefleet.cli.demo.planted_faults import agent_of
+    from edgefleet.cli.demo.processes import Programs
+    from edgefleet.cli.demo.report import demo_report, show
+
     folder = _examples(examples)
     clock = SystemClock()
     progress = _Progress(Console(stderr=invocation.json, highlight=False), clock)
@@ -149,6 +157,8 @@ class _Progress:
         return self._clock.monotonic() - self._began
 
     def line(self, text: str) -> None:
+        from rich.text import Text
+
         at = Text(f"{self.seconds:5.1f} s  ", "dim")
         self.console.print(Text.assemble(at, clean(text)), soft_wrap=True)
 
@@ -161,6 +171,11 @@ def _run(
     progress: _Progress,
 ) -> StoryObservations:
     """Run all acts. Stops after an act with a rollout that ends in an unexpected status."""
+    from edgefleet.cli.demo.planted_faults import broken_plan, folder_of, strike
+    from edgefleet.cli.demo.publishing import Publisher
+    from edgefleet.cli.demo.story import ACTS, STORY, models_of, plan_of, run_act
+    from edgefleet.cli.demo.traffic import read_questions
+
     clock = SystemClock()
     hub = stage.open_hub()
     progress.line(f"The hub listens at {hub.url}.")
@@ -212,19 +227,21 @@ def _stay(stage: DemoEnvironment) -> None:
 
 def _fields(examples: Path) -> dict[str, Path]:
     """The file with the field data of each model of the story."""
+    from edgefleet.cli.demo.story import STORY, models_of
+
     return {model: examples / model / "field.npz" for model in models_of(STORY)}
 
 
 def _examples(given: Path | None) -> Path:
-    """The folder of the examples. Raises OperatorError ``not_found``."""
-    folder = given or Path(edgefleet.__file__).parents[2] / "examples"
+    """The folder of the examples. Raises OperatorError ``setting_invalid``."""
+    folder = given or FOLDER
     missing = [model for model, field in _fields(folder).items() if not field.is_file()]
     if missing:
         raise OperatorError(
-            "not_found",
+            "setting_invalid",
             f"The example {missing[0]} is not in {folder}.",
             field="examples",
-            hint="Run the demo in a clone of the source, or use --examples FOLDER.",
+            hint="Leave --examples out, or name a folder that `edgefleet model examples` wrote.",
         )
     return folder
 

@@ -11,10 +11,10 @@ _all_wanted = activation.wanted
 
 
 def only_one(
-    models: dict[str, ModelState], isolated: tuple[str, ...] = ()
+    models: dict[str, ModelState], isolated: tuple[str, ...] = (), waiting: tuple[str, ...] = ()
 ) -> tuple[WantedModel, ...]:
     """Of all models to serve: the one on trial, else the last by name."""
-    found = _all_wanted(models, isolated)
+    found = _all_wanted(models, isolated, waiting)
     return tuple(one for one in found if one.trial is not None) or found[-1:]
 
 

@@ -20,7 +20,6 @@ BAKE_S: Final = 5.0
 UPDATE: Final = ExposureSpec(growth=2.0, ceiling=0.5)  # fewer steps from the canary to the fleet
 FIRST_INSTALL: Final = ExposureSpec(first=250, ceiling=0.5)  # more at once: it replaces nothing
 
-DEVICES_MAX: Final = 9_990  # claims per request at the hub, less those of the real agents
 FIRST_WAVE: Final = 11  # devices at least: a verdict needs five, and five of eleven are online
 REACHABLE: Final = 0.85  # share of the fleet that must be online before the first rollout
 

@@ -5,28 +5,16 @@ import re
 import shutil
 import signal
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from edgefleet.cli.demo.choices import Fault
 from edgefleet.cli.demo.processes import AGENT, SITE, Agent
 from edgefleet.cli.demo.story import STORY, Chapter
 from edgefleet.optimize.release_folder import RELEASE_FILE
 from edgefleet.protocol.rollout import RolloutSpec, Status
-
-
-class Fault(StrEnum):
-    """A fault to plant."""
-
-    GATE = "gate"  # the gate of the bad release passes everything
-    PROOF = "proof"  # the golden set of the broken release has no minimum
-    SERVING = "serving"  # a serving process is killed under load
-    SCOPE = "scope"  # the plan of a model that is added leaves the real devices out
-    BAKE = "bake"  # the rollout of the release that bakes has no bake
-    DISPLACE = "displace"  # the real agents serve one model only: a new one displaces the rest
-
 
 _BROKEN_AGENT: Final = "edgefleet.cli.demo.displacing_agent"
 

@@ -1,55 +1,22 @@
 """``edgefleet doctor``: runs all checks and prints each finding with its fix."""
 
-from collections.abc import Callable
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgefleet.base.clock import SystemClock
-from edgefleet.base.errors import EdgefleetError
 from edgefleet.cli.command import verb
-from edgefleet.cli.doctor import (
-    clock,
-    copies,
-    data_folder,
-    disk,
-    hub,
-    keys,
-    python,
-    quarantined_devices,
-    restored,
-    rollouts,
-    serving_packages,
-    token,
-    unused_releases,
-)
-from edgefleet.cli.doctor.context import Context
-from edgefleet.cli.doctor.finding import Diagnosis, Finding, State
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import clean
 
-CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
-    ("python", python.check),
-    ("serving", serving_packages.check),
-    ("data folder", data_folder.check),
-    ("disk", disk.check),
-    ("hub", hub.check),
-    ("token", token.check),
-    ("clock", clock.check),
-    ("keys", keys.check),
-    ("releases", unused_releases.check),
-    ("rollouts", rollouts.check),
-    ("devices", quarantined_devices.check),
-    ("restored", restored.check),
-    ("copies", copies.check),
-)
-_COLOURS: Final = {
-    State.OK: "green",
-    State.WARNING: "yellow",
-    State.BAD: "red",
-    State.SKIPPED: None,
-}
+if TYPE_CHECKING:
+    from edgefleet.cli.doctor.finding import Finding
+
+
+_COLOURS: Final = {"ok": "green", "warning": "yellow", "bad": "red", "skipped": None}
 
 
 @verb(
@@ -65,9 +32,13 @@ def doctor(invocation: Invocation) -> int:
     hub (reachable, token accepted, clocks agree, releases without a rollout, rollouts and
     quarantined devices that wait for a person). Changes nothing. Exits with 1 if a finding is bad.
     """
+    from edgefleet.cli.doctor.checks import run_checks
+    from edgefleet.cli.doctor.context import Context
+    from edgefleet.cli.doctor.finding import Diagnosis, State
+
     context = Context(invocation, SystemClock())
     try:
-        findings = tuple(_run(name, check, context) for name, check in CHECKS)
+        findings = run_checks(context)
     finally:
         context.close()
     diagnosis = Diagnosis(findings=findings)
@@ -78,13 +49,6 @@ def doctor(invocation: Invocation) -> int:
             _show(finding)
     bad = any(finding.state is State.BAD for finding in findings)
     return Exit.FAILED if bad else Exit.DONE
-
-
-def _run(name: str, check: Callable[[Context], Finding], context: Context) -> Finding:
-    try:
-        return check(context)
-    except EdgefleetError as error:
-        return Finding(check=name, state=State.BAD, text=error.message, fix=error.hint)
 
 
 def _show(finding: Finding) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
-from edgefleet.client.discover import TOKEN_FILE
+from edgefleet.client.places import TOKEN_FILE
 
 SECRETS: Final = (TOKEN_FILE, "hub.secret", "hub.sqlite")
 

@@ -2,6 +2,7 @@
 
 from edgefleet import __version__
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.base.texts import counted
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 from edgefleet.cli.values import duration
@@ -12,7 +13,8 @@ def check(context: Context) -> Finding:
     if isinstance(health, EdgefleetError):
         fix = health.hint if health.field else "edgefleet serve, or name a running hub with --hub"
         return Finding(check="hub", state=State.BAD, text=health.message, fix=fix)
-    text = f"edgefleet {health.version}, {health.devices} devices, up {duration(health.uptime_s)}."
+    devices = counted(health.devices, "device")
+    text = f"edgefleet {health.version}, {devices}, up {duration(health.uptime_s)}."
     if health.version != __version__:
         return Finding(
             check="hub",

@@ -1,5 +1,6 @@
 """Quarantined devices, each of which waits for a person."""
 
+from edgefleet.base.texts import are, counted
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 
@@ -11,11 +12,11 @@ def check(context: Context) -> Finding:
     if not quarantined.count:
         return Finding(check="devices", state=State.OK, text="None is quarantined.")
     first = quarantined.devices[0]
-    counted = "1 device is" if quarantined.count == 1 else f"{quarantined.count} devices are"
+    found = f"{counted(quarantined.count, 'device')} {are(quarantined.count)}"
     return Finding(
         check="devices",
         state=State.WARNING,
-        text=f"{counted} quarantined and wait for you; {first.name} rolled back "
-        f"{first.rollbacks} releases of model {first.model}.",
+        text=f"{found} quarantined until an operator clears the quarantine; {first.name} rolled "
+        f"back {counted(first.rollbacks, 'release')} of model {first.model}.",
         fix=f"edgefleet device why {first.name}",
     )

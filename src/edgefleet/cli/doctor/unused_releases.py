@@ -1,5 +1,6 @@
 """Published releases that no device runs and no rollout moves."""
 
+from edgefleet.base.texts import counted
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
 
@@ -26,7 +27,7 @@ def check(context: Context) -> Finding:
             fix=f"edgefleet rollout plan --model {model} --release {release}",
         )
     text = (
-        f"{len(models)} models, the newest release of each in use."
+        f"{counted(len(models), 'model')}, the newest release of each in use."
         if models
         else "No model is published yet."
     )

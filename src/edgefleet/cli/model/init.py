@@ -1,5 +1,7 @@
 """``edgefleet model init``: a release folder from a model file and samples."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -9,12 +11,9 @@ import click
 from edgefleet.cli.command import verb
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.model.run_model import answers, prove
 from edgefleet.cli.screen import facts
 from edgefleet.cli.values import WrongValue, percent
-from edgefleet.optimize.new_release import Runner, Wanted, new_release
-from edgefleet.protocol.comparisons import comparison_text
-from edgefleet.protocol.release import Precision, Task, unjudged
+from edgefleet.protocol.release import Precision, Task
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
 
@@ -145,6 +144,11 @@ def init(
 
     docs/release-folder.md explains the files, docs/first-model.md a whole example.
     """
+    from edgefleet.cli.model.run_model import answers, prove
+    from edgefleet.optimize.new_release import Runner, Wanted, new_release
+    from edgefleet.protocol.comparisons import comparison_text
+    from edgefleet.protocol.release import unjudged
+
     wanted = Wanted(compare=dict(compare), **wishes)
     runner = Runner(answers, lambda built: prove(built, built.manifest.variants[0]))
     built, proof = new_release(folder, file, samples, wanted, runner)

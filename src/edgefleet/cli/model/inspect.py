@@ -1,20 +1,23 @@
 """``edgefleet model inspect``: what is in a model file or a release folder."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.optimize.new_release import class_scores
-from edgefleet.optimize.release_folder import build_release
-from edgefleet.protocol.comparisons import comparison_text
-from edgefleet.protocol.release import ReleaseManifest, TensorSpec, unjudged
+from edgefleet.protocol.release import TensorSpec
 from edgefleet.protocol.wire import Wire
-from edgefleet.serving.model_file import ModelFacts, inspect_model
-from edgefleet.serving.runtime_versions import oldest_runtime
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.release import ReleaseManifest
+    from edgefleet.serving.model_file import ModelFacts
 
 
 class ModelReport(Wire, frozen=True, kw_only=True):
@@ -37,7 +40,7 @@ class ModelReport(Wire, frozen=True, kw_only=True):
     hub=False,
     examples=(
         "edgefleet model inspect wine.onnx",
-        "edgefleet model inspect examples/digits/release-1 --json",
+        "edgefleet model inspect releases/digits/release-1 --json",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
@@ -48,6 +51,9 @@ def inspect(invocation: Invocation, path: Path) -> None:
     The model is read and not run. A file that no device could serve is refused with the export
     option that mends it.
     """
+    from edgefleet.optimize.release_folder import build_release
+    from edgefleet.serving.model_file import inspect_model
+
     if path.is_dir():
         manifest = build_release(path, created_at=0.0).manifest
         invocation.screen.answer(manifest, _folder_lines(manifest))
@@ -57,6 +63,9 @@ def inspect(invocation: Invocation, path: Path) -> None:
 
 
 def _report(path: Path, model: ModelFacts) -> ModelReport:
+    from edgefleet.optimize.new_release import class_scores
+    from edgefleet.serving.runtime_versions import oldest_runtime
+
     return ModelReport(
         file=str(path),
         size_bytes=path.stat().st_size,
@@ -85,11 +94,17 @@ def _file_lines(report: ModelReport) -> list[str]:
 
 
 def _folder_lines(manifest: ReleaseManifest) -> list[str]:
+    from edgefleet.protocol.comparisons import comparison_text
+    from edgefleet.protocol.release import unjudged
+
     golden, first = manifest.golden, manifest.variants[0]
     rows = [
         ("release", f"{manifest.model} {manifest.release}"),
         ("task", manifest.task),
-        ("golden set", f"{golden.cases} cases, compared by {comparison_text(golden.comparison)}"),
+        (
+            "golden set",
+            f"{counted(golden.cases, 'case')}, compared by {comparison_text(golden.comparison)}",
+        ),
         ("accuracy", f"at least {percent(golden.min_accuracy)}"),
         ("agreement", f"at least {percent(golden.min_agreement)}"),
         *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),

@@ -1,39 +1,36 @@
 """``edgefleet model publish``: publish a release folder as a signed release."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from msgspec import structs
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TransferSpeedColumn,
-)
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.key import default_key, key_option, load_key
-from edgefleet.cli.model.run_model import prove
+from edgefleet.cli.key import key_option
 from edgefleet.cli.screen import Screen, table
 from edgefleet.cli.values import percent, size
-from edgefleet.client.hub import HubClient
-from edgefleet.optimize.release_folder import BuiltRelease, build_release
-from edgefleet.protocol.operator import ReleaseView, TrustKey
-from edgefleet.protocol.release import ReleaseManifest, unjudged
+from edgefleet.protocol.operator import ReleaseView
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
-from edgefleet.security.signing import PublicKey, PublisherKey, sign_manifest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from edgefleet.client.hub import HubClient
+    from edgefleet.optimize.release_folder import BuiltRelease
+    from edgefleet.protocol.release import ReleaseManifest
+    from edgefleet.security.signing import PublicKey, PublisherKey
 
 
 class VariantProof(Wire, frozen=True, kw_only=True):
@@ -57,7 +54,7 @@ class PublishReport(Wire, frozen=True, kw_only=True):
 @verb(
     "publish",
     examples=(
-        "edgefleet model publish examples/digits/release-1 --trust",
+        "edgefleet model publish releases/digits/release-1 --trust",
         "edgefleet model publish ./digits-2 --key ./release-team.key --json",
     ),
     exits=(Exit.FAILED,),
@@ -93,6 +90,9 @@ def publish(
     Make the key with `edgefleet key new`. The hub accepts the key after one publish with --trust;
     devices trust only the keys that they were provisioned with.
     """
+    from edgefleet.cli.key import default_key, load_key
+    from edgefleet.optimize.release_folder import build_release
+
     signer = load_key(key)
     screen = invocation.screen
     now = SystemClock().now()
@@ -118,12 +118,17 @@ def publish(
 
 
 def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantProof, ...]:
+    from edgefleet.cli.model.run_model import prove
+
     golden = built.manifest.golden
     proofs: list[VariantProof] = []
     for variant in built.manifest.variants:
         result = None
         if not skip:
-            screen.note(f"proving {variant.profile} ({variant.precision}) on {golden.cases} cases")
+            screen.note(
+                f"proving {variant.profile} ({variant.precision}) "
+                f"on {counted(golden.cases, 'case')}"
+            )
             result = prove(built, variant)
         proofs.append(
             VariantProof(
@@ -138,6 +143,8 @@ def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantP
 
 def _check_trust(hub: HubClient, public: PublicKey, key: Path, *, trust: bool) -> None:
     """Check before the upload that the hub accepts this key. Raises ``signature_invalid``."""
+    from edgefleet.protocol.operator import TrustKey
+
     known = {entry.public_key for entry in hub.trusted().keys}
     if public.text in known:
         return
@@ -173,6 +180,10 @@ def _upload(hub: HubClient, built: BuiltRelease, screen: Screen) -> int:
 
 def _publish(hub: HubClient, manifest: ReleaseManifest, signer: PublisherKey) -> ReleaseView:
     """Publish. Idempotent: the same manifest with another time is the same release."""
+    from msgspec import structs
+
+    from edgefleet.security.signing import sign_manifest
+
     try:
         return hub.publish(sign_manifest(manifest, signer))
     except PublisherError as error:
@@ -186,6 +197,9 @@ def _publish(hub: HubClient, manifest: ReleaseManifest, signer: PublisherKey) ->
 
 @contextmanager
 def _bar(screen: Screen) -> Generator[Progress | None]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     if not screen.live:
         yield None
         return
@@ -200,6 +214,8 @@ def _bar(screen: Screen) -> Generator[Progress | None]:
 
 
 def _lines(done: PublishReport) -> list[str]:
+    from edgefleet.protocol.release import unjudged
+
     manifest = done.release.manifest
     rows = [
         (

@@ -1,19 +1,21 @@
 """``edgefleet model list``, ``show`` and ``why``."""
 
-from datetime import UTC, datetime
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from edgefleet.base.texts import counted, utc_text
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.cli.wait_report import wait_lines
-from edgefleet.protocol.comparisons import comparison_text
-from edgefleet.protocol.operator import ReleaseView
-from edgefleet.protocol.release import unjudged
+
+if TYPE_CHECKING:
+    from edgefleet.protocol.operator import ReleaseView
+
 
 CHANGED: Final = "changed on purpose: clients of the release before it must change"
 
@@ -63,14 +65,19 @@ def show(invocation: Invocation, model: str, release: str | None) -> None:
 @pass_invocation
 def why(invocation: Invocation, model: str, release: str) -> None:
     """Explain the status of a release: its devices, its rollouts, what it waits for."""
+    from edgefleet.cli.wait_report import wait_lines
+
     with reach(invocation) as hub:
         report = hub.why_release(model, release)
     invocation.screen.answer(report, wait_lines(report))
 
 
 def _release(view: ReleaseView) -> list[str]:
+    from edgefleet.protocol.comparisons import comparison_text
+    from edgefleet.protocol.release import unjudged
+
     manifest = view.manifest
-    published = datetime.fromtimestamp(view.published_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    published = utc_text(view.published_at)
     rows = [
         (
             variant.profile,
@@ -85,6 +92,7 @@ def _release(view: ReleaseView) -> list[str]:
     ]
     head = ("profile", "runtime", "precision", "size", "max batch", "memory", "artifact")
     golden = manifest.golden
+    right = percent(golden.min_accuracy)
     return [
         *facts(
             [
@@ -98,7 +106,7 @@ def _release(view: ReleaseView) -> list[str]:
                 ("devices", view.devices),
                 (
                     "golden set",
-                    f"{golden.cases} cases, at least {percent(golden.min_accuracy)} right",
+                    f"{counted(golden.cases, 'case')}, at least {right} right",
                 ),
                 ("compared by", comparison_text(golden.comparison)),
                 *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),

@@ -4,12 +4,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from edgefleet.cli.rollout.render import added
+from edgefleet.base.texts import counted
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import ReleaseManifest, unjudged
 from edgefleet.protocol.rollout import RolloutSpec
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.wire import Wire
 from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
 from edgefleet.sim.virtual.scenario import Group
@@ -63,42 +64,29 @@ def _memory(found: PlanFleet) -> str:
     count = sum(found.ineligible.get(reason, 0) for reason in _TOO_SMALL)
     if not count:
         return needed
-    return f"{needed}; it does not fit on {count} {'device' if count == 1 else 'devices'}"
-
-
-def _releases(model: str, replaced: dict[str, int]) -> str:
-    """``digits 1 on 80 devices, 2 on 5``."""
-    named = [f"{release} on {count}" for release, count in replaced.items()]
-    return f"{model} {', '.join(named)} {'device' if [*replaced.values()] == [1] else 'devices'}"
-
-
-def _beside(beside: dict[str, int]) -> str:
-    named = ", ".join(f"{name} on {count}" for name, count in beside.items())
-    return f"{named} (other models, which stay)"
+    return f"{needed}; it does not fit on {counted(count, 'device')}"
 
 
 def _takes(predicted: Prediction) -> str:
     took = "does not end" if predicted.duration_s is None else duration(predicted.duration_s)
     if predicted.approvals:
-        approvals = "1 approval" if predicted.approvals == 1 else f"{predicted.approvals} approvals"
+        approvals = counted(predicted.approvals, "approval")
         took += f", with {approvals}, each {duration(predicted.approval_s)} after it is due"
     if not predicted.bake_s or predicted.duration_s is None:
         return took
-    held = f" with {predicted.holdback} devices held back" if predicted.holdback else ""
+    held = f" with {counted(predicted.holdback, 'device')} held back" if predicted.holdback else ""
     return f"{took}; then a bake of {duration(predicted.bake_s)}{held}"
 
 
-def trial_lines(tried: Tried, model: str) -> list[str]:
-    """The prediction as text, wave by wave. ``model`` is that of the plan."""
+def trial_lines(tried: Tried, model: str, release: str) -> list[str]:
+    """The prediction as text, wave by wave. ``model`` and ``release`` are those of the plan."""
     found, predicted = tried.fleet, tried.prediction
     ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
     if predicted is None:
         return [f"No device is eligible: {ineligible}."]
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
-        *([("adds", added(model, found.adds, found.had_model))] if found.adds else []),
-        *([("replaces", _releases(model, found.replaced))] if found.replaced else []),
-        *([("beside", _beside(found.beside))] if found.beside else []),
+        *today_rows(model, release, found),
         *(("interface", change) for change in found.interface),
         *([("unjudged", tried.unjudged)] if tried.unjudged else []),
         *([("ineligible", ineligible)] if ineligible else []),
@@ -110,7 +98,9 @@ def trial_lines(tried: Tried, model: str) -> list[str]:
         *(("warning", text) for text in found.warnings),
     ]
     if predicted.simulated < predicted.devices:
-        rows.append(("simulated", f"{predicted.simulated} devices, in the same proportions"))
+        rows.append(
+            ("simulated", f"{counted(predicted.simulated, 'device')}, in the same proportions")
+        )
     waves = [
         (
             wave.name,

@@ -1,6 +1,5 @@
 """``edgefleet rollout plan``: a release, a fleet, waves, and their limits."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,7 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
 from edgefleet.cli.rollout.options import knob_options, spec_of
-from edgefleet.cli.rollout.render import rollout_lines
-from edgefleet.cli.rollout.watch import follow
-from edgefleet.protocol.rollout import Command, Verb
 
 
 @verb(
@@ -69,13 +64,18 @@ def plan(
     Options take precedence over the file, and the file over defaults. docs/rollouts.md explains
     every option.
     """
+    from edgefleet.cli.rollout.dry_run import trial_lines, try_plan
+    from edgefleet.cli.rollout.render import rollout_lines
+    from edgefleet.cli.rollout.watch import follow
+    from edgefleet.protocol.rollout import Command, Verb
+
     spec = spec_of(knobs, None if file is None else read_plan(file))
     with reach(invocation) as hub:
         if dry_run:
             found = hub.plan_fleet(spec)
             release = hub.release(spec.model, spec.release)
             tried = try_plan(spec, found, release.manifest)
-            invocation.screen.answer(tried, trial_lines(tried, spec.model))
+            invocation.screen.answer(tried, trial_lines(tried, spec.model, spec.release))
             return Exit.DONE
         view = hub.plan(spec)
         if start or watch:
@@ -90,6 +90,8 @@ def plan(
 
 def read_plan(file: Path) -> dict[str, Any]:
     """The file's tables. Raises OperatorError ``setting_invalid`` if it is not TOML."""
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

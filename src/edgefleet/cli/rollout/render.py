@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from edgefleet.base.texts import counted
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import age, duration, percent, size
 from edgefleet.protocol.rollout import (
@@ -17,6 +18,7 @@ from edgefleet.protocol.rollout import (
     Status,
     WaveView,
 )
+from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.why import WaitCode
 
 BAR_CHARS: Final = 40
@@ -25,7 +27,6 @@ WARNINGS: Final = frozenset({WaitCode.BASELINE, WaitCode.HISTORY})
 
 _OPTIONAL: Final = frozenset(
     {
-        "adds",
         "again",
         "bounds",
         "unjudged",
@@ -50,7 +51,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
         for row in (
             ("rollout", view.id),
             ("moves", f"{view.model} {view.release}{_from(view.previous)}"),
-            ("adds", added(view.model, view.adds, view.had_model) if view.adds else ""),
+            *today_rows(view.model, view.release, view),
             *(("interface", change) for change in view.interface),
             ("unjudged", view.unjudged),
             ("again", view.plan.again),
@@ -90,12 +91,6 @@ def rollout_lines(view: RolloutView) -> list[str]:
     return [*lines, "", *table(head, rows)]
 
 
-def added(model: str, adds: int, had_model: int) -> str:
-    """``model detector to 40 devices (3 already run it)``."""
-    devices = "1 device" if adds == 1 else f"{adds} devices"
-    return f"model {model} to {devices} ({had_model} already run it)"
-
-
 def _from(previous: str | None) -> str:
     return "" if previous is None else f", from {previous}"
 
@@ -133,7 +128,7 @@ def counts(evidence: Evidence) -> str:
         f"cut {evidence.cut}",
         f"healthy {evidence.healthy}",
         f"in trial {evidence.in_trial}",
-        f"failed {evidence.failed}" + (f" ({evidence.silent} silent)" if evidence.silent else ""),
+        f"failed {evidence.failed}{_parts_of_failed(evidence)}",
         f"refused {evidence.refused}" if evidence.refused else "",
         f"set aside {evidence.set_aside}" if evidence.set_aside else "",
         f"to go {evidence.offered}" if evidence.offered else "",
@@ -170,7 +165,7 @@ def _bounds(plan: RolloutSpec) -> str:
     """The limits of the plan: pace, budgets, windows and approvals. Empty without limits."""
     pace, approval = plan.pace, plan.approval
     parts = [
-        f"{pace.starts_per_minute} starts a minute" if pace.starts_per_minute else "",
+        f"{counted(pace.starts_per_minute, 'start')} a minute" if pace.starts_per_minute else "",
         f"{size(pace.bytes_per_s)} a second" if pace.bytes_per_s else "",
         f"{size(pace.bytes_per_s_per_site)} a second and {plan.site_label}"
         if pace.bytes_per_s_per_site
@@ -215,8 +210,8 @@ def _bake(view: RolloutView) -> str | None:
         end = f"ended {age(bake.ended_at, view.why.at)} ({bake.end.value})"
     parts = (
         end,
-        f"{bake.holdback} devices held back" if bake.holdback else "",
-        f"{bake.windows} windows",
+        f"{counted(bake.holdback, 'device')} held back" if bake.holdback else "",
+        counted(bake.windows, "window"),
         "alert" if bake.alert is not None else "",
     )
     return ", ".join(filter(None, parts))
@@ -235,7 +230,7 @@ def _sites(evidence: Evidence) -> str | None:
     sites = evidence.sites
     if not evidence.silent:
         return None
-    groups = "1 group" if sites.groups == 1 else f"{sites.groups} groups"
+    groups = counted(sites.groups, "group")
     control = "" if sites.has_control else ", too few devices have not begun"
     return f"{groups} of dark devices compared, e-value {sites.e_value:.2g}{control}"
 
@@ -247,6 +242,15 @@ def _outage(one: Outage) -> str:
         f"{where}: {one.dark} of {one.in_trial} in trial and {one.dark_control} of {one.control} "
         "that have not begun were dark"
     )
+
+
+def _parts_of_failed(evidence: Evidence) -> str:
+    parts = [
+        f"{evidence.silent} silent" if evidence.silent else "",
+        f"serving of {evidence.serving_failed}" if evidence.serving_failed else "",
+    ]
+    named = ", ".join(filter(None, parts))
+    return f" ({named})" if named else ""
 
 
 def _rate(rate: Rate) -> str | None:
@@ -262,7 +266,7 @@ def _rate(rate: Rate) -> str | None:
 
 def _difference(one: Difference) -> str:
     return (
-        f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f}) over {one.pairs} pairs, "
+        f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f}) over {counted(one.pairs, 'pair')}, "
         f"{one.allowed:.3g} allowed, e-value {one.e_value:.2g}"
     )
 
@@ -271,9 +275,9 @@ def _cohort(cohort: Cohort) -> str | None:
     if not cohort.requests and not cohort.refused:
         return None
     parts = [
-        f"{cohort.devices} devices",
-        f"{cohort.requests} requests",
-        f"{cohort.errors} errors",
+        counted(cohort.devices, "device"),
+        counted(cohort.requests, "request"),
+        counted(cohort.errors, "error"),
         f"{cohort.refused} refused" if cohort.refused else "",
         f"confidence {cohort.confidence_mean:.3f}" if cohort.confidence_mean is not None else "",
         f"p95 {cohort.latency_us_p95} us" if cohort.latency_us_p95 is not None else "",

@@ -5,10 +5,8 @@ import click
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach, which_rollout
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.rollout.render import rollout_lines, wave_name
 from edgefleet.cli.screen import table
 from edgefleet.cli.values import age
-from edgefleet.cli.wait_report import wait_lines
 
 
 @verb(
@@ -23,6 +21,8 @@ from edgefleet.cli.wait_report import wait_lines
 @pass_invocation
 def list_(invocation: Invocation, model: str | None) -> None:
     """List the newest 100 rollouts, newest first."""
+    from edgefleet.cli.rollout.render import wave_name
+
     with reach(invocation) as hub:
         found = hub.rollouts(model=model)
     rows = [
@@ -54,6 +54,8 @@ def show(invocation: Invocation, rollout: str | None) -> None:
 
     Default ROLLOUT: the only open one, else the newest.
     """
+    from edgefleet.cli.rollout.render import rollout_lines
+
     with reach(invocation) as hub:
         view = hub.rollout(which_rollout(hub, rollout, reading=True))
     invocation.screen.answer(view, rollout_lines(view))
@@ -68,6 +70,8 @@ def why(invocation: Invocation, rollout: str | None) -> None:
     Shows each wait with its start, its end if known, and the first devices concerned.
     Default ROLLOUT: the only open one, else the newest.
     """
+    from edgefleet.cli.wait_report import wait_lines
+
     with reach(invocation) as hub:
         report = hub.why_rollout(which_rollout(hub, rollout, reading=True))
     invocation.screen.answer(report, wait_lines(report))

@@ -9,12 +9,9 @@ from edgefleet.cli.connect import reach, which_rollout
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
-from edgefleet.cli.rollout.render import rollout_lines
-from edgefleet.cli.rollout.watch import follow
-from edgefleet.protocol.rollout import ApproveRequest, Command, Verb
 
 
-def _control(word: Verb, text: str) -> click.Command:
+def _control(word: str, text: str) -> click.Command:
     """The command of one verb; ``text`` is its help."""
 
     def control(
@@ -24,9 +21,13 @@ def _control(word: Verb, text: str) -> click.Command:
         generation: int | None,
         watch: bool,
     ) -> int:
+        from edgefleet.cli.rollout.render import rollout_lines
+        from edgefleet.cli.rollout.watch import follow
+        from edgefleet.protocol.rollout import Command, Verb
+
         with reach(invocation) as hub:
             found = which_rollout(hub, rollout, reading=False)
-            view = hub.command(found, word, Command(generation=generation, note=note))
+            view = hub.command(found, Verb(word), Command(generation=generation, note=note))
             if watch:
                 return follow(invocation, hub, view.id)
         invocation.screen.answer(view, rollout_lines(view))
@@ -46,39 +47,38 @@ def _control(word: Verb, text: str) -> click.Command:
         click.argument("rollout", metavar="[ROLLOUT]", required=False),
     ):
         shape = option(shape)
-    name = word.value
-    example = f"edgefleet rollout {name}"
+    example = f"edgefleet rollout {word}"
     return verb(
-        name,
+        word,
         examples=(example, f"{example} ro-0h3k5v9x2mqa7cdt --note 'agreed on call' --json"),
         exits=(Exit.FAILED,),
     )(shape)
 
 
 start = _control(
-    Verb.START,
+    "start",
     "Start a planned rollout.\n\nThe first wave opens now; each later wave opens when the gate of "
     "the wave before it passes.",
 )
 pause = _control(
-    Verb.PAUSE,
+    "pause",
     "Start no more devices until it is resumed.\n\nTrials continue. If the gate fails, it still "
     "rolls back every device.",
 )
-resume = _control(Verb.RESUME, "Resume a paused or halted rollout.")
+resume = _control("resume", "Resume a paused or halted rollout.")
 advance = _control(
-    Verb.ADVANCE,
+    "advance",
     "Open the next wave without waiting for the gate, or end the bake.\n\nUse it if the verdict is "
     "inconclusive. "
     "The audit log records the decision with --note.",
 )
 halt = _control(
-    Verb.HALT,
+    "halt",
     "Stop a rollout; devices keep the release.\n\nNo more devices start. `edgefleet rollout "
     "revert` rolls back the devices that have the release.",
 )
 revert = _control(
-    Verb.REVERT,
+    "revert",
     "Roll back every device that runs the release.\n\nEach device is offered the previous release. "
     "The rolled-back release cannot be planned for these devices again.",
 )
@@ -100,6 +100,9 @@ def approve(invocation: Invocation, rollout: str | None, person: str, note: str)
     A plan may require the approval of one or two people (--approval-people), once or for each wave,
     before any device starts. Default ROLLOUT: the only open one.
     """
+    from edgefleet.cli.rollout.render import rollout_lines
+    from edgefleet.protocol.rollout import ApproveRequest
+
     with reach(invocation) as hub:
         found = which_rollout(hub, rollout, reading=False)
         view = hub.approve(found, ApproveRequest(person=person, note=note))

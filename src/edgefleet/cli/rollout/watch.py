@@ -1,27 +1,29 @@
 """``edgefleet rollout watch``: follows one rollout to its end."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
 
 from edgefleet.base.clock import SystemClock
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach, which_rollout
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.rollout.render import counts, rollout_lines, wave_bar, wave_name
 from edgefleet.cli.screen import Screen, clean
 from edgefleet.cli.values import DURATION, duration
-from edgefleet.client.hub import HubClient
-from edgefleet.client.watch import NoAnswer, Observed
-from edgefleet.client.watch import watch as views_of
-from edgefleet.protocol.rollout import RolloutView, Status
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+    from edgefleet.client.hub import HubClient
+    from edgefleet.protocol.rollout import RolloutView, Status
+
 
 _COLOURS: Final = {"#": "green", "+": "cyan", "x": "red", ".": "dim"}
 
@@ -68,6 +70,10 @@ def follow(
     through_bake: bool = False,
 ) -> Exit:
     """Show the rollout until it ends, then print its last view. Returns the exit code."""
+    from edgefleet.cli.rollout.render import rollout_lines
+    from edgefleet.client.watch import NoAnswer, Observed
+    from edgefleet.client.watch import watch as views_of
+
     last: RolloutView | None = None
     answers = True
     try:
@@ -95,6 +101,8 @@ def follow(
 
 def ending(status: Status) -> Exit:
     """The exit code for a rollout in this status."""
+    from edgefleet.protocol.rollout import Status
+
     match status:
         case Status.COMPLETED:
             return Exit.DONE
@@ -118,6 +126,8 @@ class _Lines:
         self._shown: object = None
 
     def show(self, view: RolloutView) -> None:
+        from edgefleet.cli.rollout.render import counts, wave_bar, wave_name
+
         waits = tuple((wait.code, wait.devices) for wait in view.why.waits)
         key = (view.status, view.wave, counts(view.evidence), waits)
         if key != self._shown:
@@ -141,6 +151,11 @@ class _Terminal:
         self._lines: list[Text] = []
 
     def show(self, view: RolloutView) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        from edgefleet.cli.rollout.render import counts, wave_bar, wave_name
+
         bar = Text()
         for char in wave_bar(view.evidence):
             bar.append(char, _COLOURS.get(char, ""))
@@ -153,12 +168,18 @@ class _Terminal:
         self._live.update(Group(*self._lines), refresh=True)
 
     def silent(self, since_s: float, text: str) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
         notice = clean(f"No answer from the hub for {duration(since_s)}: {text}")
         self._live.update(Group(*self._lines, Text(notice, "yellow")), refresh=True)
 
 
 @contextmanager
 def _picture(screen: Screen) -> Generator[_Picture]:
+    from rich.console import Console
+    from rich.live import Live
+
     if not screen.live:
         yield _Lines(screen)
         return

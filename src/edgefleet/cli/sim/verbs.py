@@ -1,27 +1,24 @@
 """``edgefleet sim run``, ``swarm``, ``replay`` and ``list``."""
 
+from __future__ import annotations
+
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.cli.command import verb
-from edgefleet.cli.custom_gate import load_gate
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import table
-from edgefleet.cli.sim.report import run_lines, swarm_lines
-from edgefleet.cli.sim.svg_chart import draw
 from edgefleet.protocol.wire import Wire
-from edgefleet.rollout.evidence.gate import judge
-from edgefleet.sim.virtual import scenario as scenarios
-from edgefleet.sim.virtual.result import Result
-from edgefleet.sim.virtual.run import START, Run
-from edgefleet.sim.virtual.swarm import mixture
-from edgefleet.sim.virtual.swarm import swarm as play_swarm
+
+if TYPE_CHECKING:
+    from edgefleet.sim.virtual.result import Result
+
 
 _DEVICES = click.option(
     "--devices", type=click.IntRange(1, 2_000_000), default=2000, help="How many devices."
@@ -83,6 +80,11 @@ def run(
     The engine and the agents are real; clock, network, disks and power are virtual. All invariants
     are checked during the run. The same seed gives the same trace digest.
     """
+    from edgefleet.cli.custom_gate import load_gate
+    from edgefleet.rollout.evidence.gate import judge
+    from edgefleet.sim.virtual import scenario as scenarios
+    from edgefleet.sim.virtual.run import Run
+
     played = Run(
         scenarios.load(scenario),
         name=scenario,
@@ -117,6 +119,9 @@ def swarm(invocation: Invocation, seeds: int, first: int, processes: int, device
     Exits with 1 if an invariant was violated, or if a run did not end after all faults were healed.
     Prints each failing seed with the command that replays it.
     """
+    from edgefleet.cli.sim.report import swarm_lines
+    from edgefleet.sim.virtual.swarm import swarm as play_swarm
+
     result = play_swarm(
         range(first, first + seeds),
         devices,
@@ -147,6 +152,11 @@ def replay(invocation: Invocation, seed: int, devices: int, picture: Path | None
 
     Prints the scenario of the seed, the last events, and the command.
     """
+    import msgspec
+
+    from edgefleet.sim.virtual.run import START, Run
+    from edgefleet.sim.virtual.swarm import mixture
+
     scenario = mixture(seed)
     played = Run(scenario, name=f"mixture {seed}", devices=devices, seed=seed)
     result = played.play()
@@ -166,6 +176,8 @@ def list_(invocation: Invocation) -> None:
 
     Each scenario is a short TOML file; copy one to write your own.
     """
+    from edgefleet.sim.virtual import scenario as scenarios
+
     found = tuple(
         ScenarioLine(name=name, title=scenario.title, expect=scenario.expect)
         for name in scenarios.names()
@@ -178,6 +190,9 @@ def list_(invocation: Invocation) -> None:
 
 
 def _show(invocation: Invocation, result: Result, picture: Path | None) -> Exit:
+    from edgefleet.cli.sim.report import run_lines
+    from edgefleet.cli.sim.svg_chart import draw
+
     if picture is not None:
         try:
             picture.write_text(draw(result))

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.constraints.ahead import Given
+
+_OUTCOME: Final = "device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
+"""The columns of an outcome, in the order in which ``_outcome`` reads them."""
 
 
 class Reader:
@@ -89,22 +93,16 @@ class Reader:
 
     def load_outcomes(self) -> Iterator[StoredOutcome]:
         """All outcomes, in the order in which they were stored."""
+        found = self._connection.execute(f"SELECT {_OUTCOME} FROM outcome ORDER BY number")  # noqa: S608 - the names of columns
+        yield from map(_outcome, found)
+
+    def outcomes_of(self, row: int, limit: int) -> tuple[StoredOutcome, ...]:
+        """The last ``limit`` outcomes of one device, newest first."""
         found = self._connection.execute(
-            "SELECT device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
-            " FROM outcome ORDER BY number"
+            f"SELECT {_OUTCOME} FROM outcome WHERE device = ? ORDER BY number DESC LIMIT ?",  # noqa: S608 - the names of columns
+            (row, limit),
         )
-        for row, id_, rollout, release, kind, at, reason, detail, received, attempt in found:
-            outcome = Outcome(
-                id=id_,
-                rollout=rollout,
-                release=release,
-                kind=OutcomeKind(kind),
-                at=at,
-                reason=reason,
-                detail=detail,
-                attempt=attempt,
-            )
-            yield StoredOutcome(row, outcome, received)
+        return tuple(map(_outcome, found))
 
     def load_freeze(self) -> Freeze:
         """The last freeze or unfreeze of the fleet."""
@@ -173,3 +171,19 @@ def claim_labels(connection: sqlite3.Connection, digest: str, now: float) -> dic
         raise DeviceError("claim_expired", "The claim has expired.", field="claim")
     given: dict[str, str] = json.loads(labels)
     return given
+
+
+def _outcome(found: tuple[int, str, str, str, str, float, str, str, float, int]) -> StoredOutcome:
+    """The outcome in a row of the columns ``_OUTCOME``."""
+    row, id_, rollout, release, kind, at, reason, detail, received_at, attempt = found
+    outcome = Outcome(
+        id=id_,
+        rollout=rollout,
+        release=release,
+        kind=OutcomeKind(kind),
+        at=at,
+        reason=reason,
+        detail=detail,
+        attempt=attempt,
+    )
+    return StoredOutcome(row, outcome, received_at)

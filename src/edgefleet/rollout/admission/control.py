@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.device import Offer, Outcome
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import has_one_model
@@ -328,7 +329,7 @@ def _full_class(active: ActiveRollout, row: int) -> Blocked | None:
     one = tally.classes[place]
     return Blocked(
         WaitCode.EXPOSURE,
-        f"{tally.in_trial(place)} devices with {one.key}={one.value} are in trial (limit "
+        f"In trial with {one.key}={one.value}: {counted(tally.in_trial(place), 'device')} (limit "
         f"{tally.limit(place, spec)}): {exposure.SO_FAR}.",
     )
 

@@ -7,6 +7,7 @@ when the start is recorded; the device then counts as in trial.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from edgefleet.base.texts import are, counted
 from edgefleet.protocol.rollout import RolloutSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.constraints import approval
@@ -103,7 +104,8 @@ class Reservations:
             return None
         in_trial = started + self.reserved
         if in_trial >= allowed:
-            text = f"{in_trial} devices are in trial (limit {allowed}): {reason()}."
+            trial = f"{counted(in_trial, 'device')} {are(in_trial)} in trial"
+            text = f"{trial} (limit {allowed}): {reason()}."
             return Blocked(WaitCode.EXPOSURE, text)
         if self.starts.most and (until := self.starts.wait_until(now)) is not None:
             text = f"The rate limit of {self.starts.most} starts per minute is reached."

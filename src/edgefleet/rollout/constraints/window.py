@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.protocol.rollout import WindowSpec
 from edgefleet.rollout.limits import WINDOWS
 
@@ -35,7 +36,7 @@ def check_windows(windows: tuple[WindowSpec, ...], offset: Offset, now: float) -
     if len(windows) > WINDOWS:
         raise OperatorError(
             "window_invalid",
-            f"The plan has {len(windows)} windows; at most {WINDOWS} are allowed.",
+            f"The plan has {counted(len(windows), 'window')}; at most {WINDOWS} are allowed.",
             field="windows",
         )
     for index, window in enumerate(windows):

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metric_bounds import Unit
 from edgefleet.protocol.metric_kinds import LimitMetric, Metric
 from edgefleet.protocol.metrics import (
@@ -29,6 +30,7 @@ from edgefleet.protocol.rollout import (
     Verdict,
 )
 from edgefleet.rollout.evidence import alphas, class_test, traffic
+from edgefleet.rollout.evidence.cause import cause_of_failures, figures_of_sides
 from edgefleet.rollout.evidence.device_limits import (
     above,
     clearest,
@@ -161,7 +163,7 @@ def judge(
     passing_s = now - before.at if before is not None and before.reason == SOAK else 0.0
     text = f"{sample.bad} of {sample.size} devices failed."
     if sample.rate > sample.allowed:
-        text = _not_distinguished(sample)
+        text = cause_of_failures(evidence) + _not_distinguished(sample)
     unjudged = traffic.unjudged(evidence, spec)
     text += f" {unjudged}" if unjudged else ""
     if passing_s >= spec.soak_s:
@@ -176,20 +178,22 @@ def _inconclusive(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[
         missing = count_missing(evidence, spec) if evidence.spare and sample.patience_over else 0
         text = f"{sample.size} of the {sample.needed} devices that a verdict needs have finished."
         if missing > 0:
-            text += f" Moving up: {_devices(min(missing, evidence.spare))} at the next positions."
+            moved = counted(min(missing, evidence.spare), "device")
+            text += f" Moving up: {moved} at the next positions."
             return EXTENDS, text
         return SAMPLE, text
     undecided = sample.rate > sample.allowed
     if undecided and evidence.handful:
-        return EXTENDS, _extending(sample)
+        return EXTENDS, cause_of_failures(evidence) + _extending(sample)
     if sample.waiting:
         text = f"Unfinished devices of the wave, online or in trial: {sample.unfinished}."
         return STRAGGLERS, text
     if undecided and evidence.remaining and not evidence.needs_approval:
-        return EXTENDS, _extending(sample)
+        return EXTENDS, cause_of_failures(evidence) + _extending(sample)
     if undecided and (evidence.remaining or _p_value(sample) <= spec.ask_p):
         return INCONCLUSIVE, (
-            f"{_shares(sample)}; too few devices for a verdict.{sample.why_allowed} Run "
+            f"{cause_of_failures(evidence)}{_shares(sample)}; too few devices for a verdict."
+            f"{sample.why_allowed} Run "
             "`edgefleet rollout advance` or `edgefleet rollout revert`."
         )
     if unreached := traffic.missing(evidence, spec):
@@ -253,7 +257,7 @@ def _p_value(sample: _Sample) -> float:
 
 def _shares(sample: _Sample) -> str:
     return (
-        f"{ERRORS.unit.text(sample.rate)} of devices failed ({sample.bad} of {sample.size}), "
+        f"{sample.bad} of {sample.size} devices failed ({ERRORS.unit.text(sample.rate)}), "
         f"{ERRORS.unit.text(sample.allowed)} allowed"
     )
 
@@ -277,7 +281,7 @@ def history_text(history: History | None, spec: GateSpec) -> str:
     if history is None:
         return ""
     count = len(history.rollouts)
-    before = "1 release" if count == 1 else f"{count} releases"
+    before = counted(count, "release")
     return (
         f" The plan allows {ERRORS.unit.text(ERRORS.allowed(spec))}; the last {before} that stood "
         f"failed on {history.bad} of {history.size} devices, so up to "
@@ -295,23 +299,20 @@ def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, s
         return None
     if evidence.exposed == 0:
         text = f"{sample.bad} of {sample.size} devices refused the release; no device activated it."
-        return REFUSED_BY_DEVICES, _cause(evidence) + text
-    low, high = evidence.errors.low, evidence.errors.high
-    trial = f", with {evidence.in_trial} in trial" if evidence.in_trial else ""
-    text = _cause(evidence) + ERRORS.sentence.format(
+        return REFUSED_BY_DEVICES, cause_of_failures(evidence) + text
+    trial = f", {evidence.in_trial} in trial" if evidence.in_trial else ""
+    text = cause_of_failures(evidence) + ERRORS.sentence.format(
         bad=sample.bad,
         size=sample.size,
         rate=ERRORS.unit.text(sample.rate),
         trial=trial,
-        low=ERRORS.unit.text(low),
-        high=ERRORS.unit.text(high),
         allowed=ERRORS.unit.text(sample.allowed),
     )
     text += sample.why_allowed
     if boundary is not None:
         text += (
             f" In a fleet of {boundary.devices}, {boundary.needed} failures of the first "
-            f"{boundary.size} devices fail a release."
+            f"{counted(boundary.size, 'device')} fail a release."
         )
     return ERRORS.reason, text
 
@@ -348,14 +349,14 @@ def _late(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
     if late.e_value <= 0 or math.log(late.e_value) < alphas.LATE.log_bar(spec):
         return None
     text = late_text(late, evidence.errors.allowed)
-    return LATE_FAILURES, _cause(evidence) + text + history_text(evidence.history, spec)
+    return LATE_FAILURES, cause_of_failures(evidence) + text + history_text(evidence.history, spec)
 
 
 def late_text(late: LateFailures, allowed: float) -> str:
     """The late failures as a sentence. ``allowed`` is the limit of the failure rate."""
     when = "one after another" if late.episode_since is None else "after a pause"
-    text = f"{late.bad} of {_devices(late.size)} that started {when} failed"
-    text += f", after {_devices(late.before)} before them" if late.before else ""
+    text = f"{late.bad} of {counted(late.size, 'device')} that started {when} failed"
+    text += f", after {counted(late.before, 'device')} before them" if late.before else ""
     return f"{text}; {ERRORS.unit.text(allowed)} allowed."
 
 
@@ -367,8 +368,8 @@ def _class_failures(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | Non
     if rest.size < 1 or _log_evidence(rest) > 0:
         return None  # no class is to blame; the tests of all devices decide
     return CLASS_FAILURES, (
-        f"{_cause(evidence)}{mine.bad} of the {_devices(mine.size)} with {found.name} that began "
-        f"failed, {rest.bad} of the {rest.size} others; "
+        f"{cause_of_failures(evidence)}{mine.bad} of the {counted(mine.size, 'device')} with "
+        f"{found.name} that began failed, {rest.bad} of the {rest.size} others; "
         f"{ERRORS.unit.text(mine.allowed)} allowed."
     )
 
@@ -392,6 +393,7 @@ def _quality(evidence: Evidence, spec: GateSpec) -> tuple[str, str] | None:
             pairs=found.pairs,
             neighbour=found.neighbour,
         )
+        text += figures_of_sides(metric, evidence)
         if metric.of_labels:
             text += f" Accuracy: {evidence.labels.text}."
         return metric.reason, text + _cause_of(metric, evidence)
@@ -458,8 +460,8 @@ def _limit_text(counts: LimitCounts, metric: LimitMetric, spec: GateSpec) -> str
     if rounds:
         pairs = clearest(rounds)
         text += (
-            f" Of {_devices(pairs.pairs)} compared with the previous release, {pairs.worse} "
-            f"exceed the limit only now, {pairs.better} only before."
+            f" Of {counted(pairs.pairs, 'device')} compared with the previous release, "
+            f"{pairs.worse} exceed the limit only now, {pairs.better} only before."
         )
     elif counts.control.devices:
         text += f" In the control: {above(counts.control, metric)} of {counts.control.devices}."
@@ -474,18 +476,3 @@ def _rate(bad: int, size: int, allowed: float) -> Rate:
 
 def _log_evidence(rate: Rate) -> float:
     return log_rate_evidence(rate.bad, rate.size, rate.allowed)
-
-
-def _cause(evidence: Evidence) -> str:
-    """The most frequent reason that devices gave, as a sentence. Empty if they gave none."""
-    if not evidence.reasons:
-        return ""
-    reason, count = max(evidence.reasons.items(), key=lambda item: item[1])
-    if not reason:
-        return ""
-    words = evidence.details.get(reason, "").rstrip(". ")
-    return f"Most frequent cause: {reason} ({_devices(count)}){f': {words}' if words else ''}. "
-
-
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"

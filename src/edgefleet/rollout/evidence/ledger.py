@@ -52,6 +52,7 @@ _EXPOSED_BITS: Final = 2 | 4 | 16 | 32
 # Bound once for speed: in Python 3.11, reading an enum member from its class costs 0.2 us.
 _TRIAL_STARTED: Final = OutcomeKind.TRIAL_STARTED
 _WITHDRAWN: Final = OutcomeKind.WITHDRAWN
+_DEFERRED: Final = OutcomeKind.DEFERRED
 _NONE: Final = DeviceStanding.NONE
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _FAILED: Final = DeviceStanding.FAILED
@@ -81,6 +82,7 @@ class Ledger:
         self._withdrawn: dict[int, int] = {}  # row -> the highest withdrawn attempt
         self._exposed_by_wave = [0] * waves
         self.reasons = Reasons()
+        self.deferrals: dict[int, str] = {}  # the last reason of a device to defer, in its words
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
@@ -100,6 +102,8 @@ class Ledger:
         after = self._with(row, before, outcome, at)
         if outcome.kind in WITH_REASON:
             self.reasons.add(row, outcome)
+        elif outcome.kind is _DEFERRED:
+            self.deferrals[row] = outcome.detail or outcome.reason
         if after == before:
             return None
         self._bits_at[row] = after
@@ -150,6 +154,8 @@ class Ledger:
         if outcome.kind in WITH_REASON:
             for row in rows.tolist():
                 self.reasons.add(row, outcome)
+        elif outcome.kind is _DEFERRED:
+            self.deferrals.update(dict.fromkeys(rows.tolist(), outcome.detail or outcome.reason))
         return new
 
     def forget(self, row: int) -> DeviceStanding:

@@ -26,7 +26,7 @@ class Reasons:
         self._counts: dict[str, int] = {}  # all reasons that count now
         self._of: dict[tuple[int, OutcomeKind], _Reason] = {}  # see ``add``
         self._texts: dict[str, str] = {}  # the details that are kept, each once
-        self._examples: dict[str, tuple[int, str]] = {}  # reason -> lowest row with a detail
+        self._examples: dict[str, tuple[bool, int, str]] = {}  # see ``examples``
 
     def add(self, row: int, outcome: Outcome) -> None:
         """Count the reason of the device's first attempt that ended in this way, and no other.
@@ -44,8 +44,8 @@ class Reasons:
         detail = self._kept(outcome.detail)
         self._of[row, outcome.kind] = _Reason(outcome.attempt, outcome.id, code, detail)
         self._counts[code] = self._counts.get(code, 0) + 1
-        if detail and self._examples.get(code, (row, ""))[0] >= row:
-            self._examples[code] = row, detail
+        example = (not detail, row, detail)
+        self._examples[code] = min(self._examples.get(code, example), example)
 
     def forget(self, row: int) -> None:
         """Drop the reasons of a device."""
@@ -56,12 +56,19 @@ class Reasons:
             self._counts[known.code] -= 1
             if not self._counts[known.code]:
                 del self._counts[known.code]
-            if self._examples.get(known.code, (-1, ""))[0] == row:
-                self._examples.pop(known.code)
-                for (other, _), reason in sorted(self._of.items(), key=lambda one: one[0][0]):
-                    if reason.code == known.code and reason.detail:
-                        self._examples[known.code] = other, reason.detail
-                        break
+            if self._examples[known.code][1] == row:
+                self._find_example(known.code)
+
+    def _find_example(self, code: str) -> None:
+        found = [
+            (not reason.detail, row, reason.detail)
+            for (row, _), reason in self._of.items()
+            if reason.code == code
+        ]
+        if found:
+            self._examples[code] = min(found)
+        else:
+            del self._examples[code]
 
     def counts(self, leaves_out: Callable[[int], bool] | None = None) -> dict[str, int]:
         """Reason of failure or refusal -> number of devices, most frequent first.
@@ -85,10 +92,13 @@ class Reasons:
         last = max(found, default=None)
         return f"{last.code}: {last.detail}" if last is not None and last.detail else ""
 
-    def details(self) -> dict[str, str]:
-        """The words of one device for each of the most frequent reasons."""
+    def examples(self) -> dict[str, tuple[int, str]]:
+        """The row of one device and its words, for each of the most frequent reasons.
+
+        It is the device in the lowest row, of those that gave words if any did.
+        """
         found = list(self.counts())[:DETAILS_SHOWN]
-        return {code: self._examples[code][1] for code in found if code in self._examples}
+        return {code: self._examples[code][1:] for code in found if code in self._examples}
 
     def _kept(self, detail: str) -> str:
         """The detail, of which many devices share one. Empty after DETAILS_PER_ROLLOUT others."""

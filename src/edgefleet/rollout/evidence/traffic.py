@@ -9,6 +9,7 @@ the test that fails a release which clients leave on many devices.
 import math
 from typing import Final
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.metrics import CHANGES, NEAR_ZERO
 from edgefleet.protocol.rollout import Cohort, Evidence, GateSpec
 
@@ -26,9 +27,9 @@ def missing(evidence: Evidence, spec: GateSpec) -> str:
     canary = evidence.canary
     if spec.require_traffic and canary.requests < spec.min_requests:
         return (
-            f"The plan demands {spec.min_requests} requests to the release before a wave passes; "
-            f"it has served {canary.requests}. Wait for clients, or decide without them: "
-            "`edgefleet rollout advance` or `edgefleet rollout revert`."
+            f"The plan demands {counted(spec.min_requests, 'request')} to the release before a "
+            f"wave passes; it has served {canary.requests}. Wait for clients, or decide without "
+            "them: `edgefleet rollout advance` or `edgefleet rollout revert`."
         )
     if canary.requests >= spec.min_requests:
         return ""
@@ -36,14 +37,15 @@ def missing(evidence: Evidence, spec: GateSpec) -> str:
     few = expected >= spec.min_requests and canary.requests <= (1 - NEAR_ZERO) * expected
     if few and _chance_of_none(evidence) <= CHANCE:
         return (
-            f"Clients do not reach the release: its {_devices(evidence.healthy)} served "
-            f"{canary.requests} requests, at the rate of the control they would have served about "
-            f"{round(expected)}. Find out why these devices get no requests. {_DECIDE}"
+            f"Clients do not reach the release: its {counted(evidence.healthy, 'device')} served "
+            f"{counted(canary.requests, 'request')}, at the rate of the control they would have "
+            f"served about {round(expected)}. Find out why these devices get no requests. {_DECIDE}"
         )
     if _were_left(canary) and evidence.control.rated and not _were_left(evidence.control):
         return (
             f"Clients have left the release: nearly no requests arrive on {canary.left} of "
-            f"{_devices(canary.rated)} that were asked before the switch. Find out why. {_DECIDE}"
+            f"{counted(canary.rated, 'device')} that were asked before the switch. Find out why. "
+            f"{_DECIDE}"
         )
     return ""
 
@@ -55,7 +57,9 @@ def unjudged(evidence: Evidence, spec: GateSpec) -> str:
     """
     canary, control = evidence.canary, evidence.control
     if not canary.requests and canary.refused:
-        return f"Live quality unjudged: the release refused all {canary.refused} requests."
+        return (
+            f"Live quality unjudged: the release refused all {counted(canary.refused, 'request')}."
+        )
     if not canary.requests:
         return "Live quality unjudged: the release served no requests."
     compared = {metric.key for metric in CHANGES if metric.needs_requests}
@@ -63,8 +67,8 @@ def unjudged(evidence: Evidence, spec: GateSpec) -> str:
         if min(canary.requests, control.requests) >= spec.min_requests:
             return ""
         return (
-            f"Live quality unjudged: it is judged from {spec.min_requests} requests on, beside a "
-            "control."
+            f"Live quality unjudged: it is judged from {counted(spec.min_requests, 'request')} on, "
+            "beside a control."
         )
     if evidence.limits.devices:
         return "Live quality was compared with the limits of the plan, not with a control."
@@ -99,7 +103,3 @@ def _others(evidence: Evidence) -> int:
 
 def _were_left(side: Cohort) -> bool:
     return 0 < side.rated <= 2 * side.left
-
-
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"

@@ -7,6 +7,7 @@ known before a device begins. A value that appears later is in no class.
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.protocol.rollout import PROFILE, DeviceClass
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.scope import Scope
@@ -18,7 +19,7 @@ def check_classes(labels: tuple[str, ...], scope: Scope, fleet: Fleet) -> None:
     wrong = ""
     unknown = [key for key in labels if key not in fleet.label_keys]
     if len(labels) > CLASS_LABELS:
-        wrong = f"{len(labels)} labels are named; at most {CLASS_LABELS} are allowed."
+        wrong = f"{counted(len(labels), 'label')} are named; at most {CLASS_LABELS} are allowed."
     elif len(set(labels)) < len(labels):
         wrong = "A label is named twice."
     elif PROFILE in labels:

@@ -24,6 +24,7 @@ from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
 from edgefleet.rollout.fleet.selector import Selector
+from edgefleet.rollout.fleet.serving_health import ServingReports
 from edgefleet.rollout.limits import SEQ_MAX
 
 NOT_REPORTED: Final = 0  # the protocol version of an agent that has not reported one
@@ -72,6 +73,7 @@ class Fleet:
         self.removed_count = 0
         self.models = DeviceModels()
         self.boots = Boots(3 * offline_after_s)
+        self.serving = ServingReports()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
         self._hash = np.zeros(0, np.uint64)
         self._last_seen = np.zeros(0, np.float64)
@@ -526,6 +528,7 @@ class Fleet:
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
             unknown_sets=unknown_sets,
+            serving=self.serving.figures(lambda row: bool(online[row])),
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from edgefleet.protocol.device import ModelReport, Phase
 from edgefleet.rollout.fleet.release_sets import Activity
+from edgefleet.rollout.fleet.serving_health import ServingFigures
 
 PHASES: Final = tuple(Phase)
 PHASE_CODES: Final = {phase: code for code, phase in enumerate(PHASES)}
@@ -65,3 +66,4 @@ class FleetFigures:
     by_phase: dict[str, int]
     on_release: dict[str, dict[str, int]]
     unknown_sets: int
+    serving: ServingFigures

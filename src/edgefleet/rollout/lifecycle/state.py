@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.rollout import (
     Approval,
     Baseline,
@@ -82,7 +83,7 @@ class WaveState(Wire, frozen=True, kw_only=True):
             return "the rest"
         much = None if self.percent is None else f"{self.percent:g} %"
         if self.count is not None:
-            much = f"{self.count} device" if self.count == 1 else f"{self.count} devices"
+            much = counted(self.count, "device")
         if not self.selector:
             return much or "everyone"
         return f"{much} of {self.selector}" if much else self.selector
@@ -97,6 +98,8 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     previous: str | None
     adds: int = 0  # eligible devices that did not run the model when the rollout was planned
     had_model: int = 0  # eligible devices that ran a release of it
+    replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
+    beside: dict[str, int] = msgspec.field(default_factory=dict)  # eligible, by other models
     interface: tuple[str, ...] = ()  # changes that clients of ``previous`` notice
     classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     history: History | None = None  # earlier releases that lift the limit of failures

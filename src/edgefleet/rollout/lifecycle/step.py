@@ -6,6 +6,7 @@ Events carry all inputs: cuts are computed and gates are judged before the step.
 from typing import assert_never
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.protocol.rollout import (
     BakeEnd,
     Evidence,
@@ -37,7 +38,7 @@ from edgefleet.rollout.lifecycle.event import (
 )
 from edgefleet.rollout.lifecycle.site_bets import outage_text
 from edgefleet.rollout.lifecycle.state import BY_HAND, RolloutState, WaveState
-from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal
+from edgefleet.rollout.lifecycle.table import TABLE, RolloutSignal, verbs_now
 from edgefleet.rollout.lifecycle.typed_replace import replace
 from edgefleet.rollout.lifecycle.waves import (
     Opening,
@@ -93,11 +94,15 @@ def returned_by(state: RolloutState) -> float:
     return state.since + gate.patience_s + gate.confirm_after_s + gate.silence_s
 
 
-def check_allowed(state: RolloutState, signal: RolloutSignal, verb: str) -> None:
+def check_allowed(state: RolloutState, signal: RolloutSignal) -> None:
     """Raises OperatorError ``verb_not_now`` if the table does not allow ``signal`` now."""
     if TABLE[state.status, signal] is None:
+        already = "already " if signal.value == state.status.value else ""
+        *first, last = [f"`{verb}`" for verb in verbs_now(state.status)] or [""]
+        possible = f"{', '.join(first)} or {last}" if first else last
+        now = f"Possible now: {possible}" if possible else "No verb is possible any more"
         raise OperatorError(
-            "verb_not_now", f"Rollout {state.id} is {state.status}: no transition {verb!r} now."
+            "verb_not_now", f"Rollout {state.id} is {already}{state.status}. {now}."
         )
 
 
@@ -108,7 +113,7 @@ def step(
 
     Raises OperatorError ``verb_not_now`` if the table has no such transition.
     """
-    check_allowed(state, event.signal, event.signal.value)
+    check_allowed(state, event.signal)
     status = TABLE[state.status, event.signal]
     if status is None:
         msg = f"{state.status} has no transition on {event.signal}"
@@ -309,7 +314,7 @@ def _bake_ended(
     if end is BakeEnd.SUPERSEDED:
         return state, ()
     actor = "operator" if end is BakeEnd.BY_HAND else "gate"
-    held = f" {bake.holdback} devices that were held back get the release." if bake.holdback else ""
+    held = f" The {bake.holdback} held back get the release." if bake.holdback else ""
     return state, (_line(state, actor, "bake", f"The bake has ended.{held}"),)
 
 
@@ -360,7 +365,7 @@ def _left_text(completed: RevertCompleted) -> str:
 
 
 def _keep(count: int) -> str:
-    return "1 device keeps" if count == 1 else f"{count} devices keep"
+    return "1 device keeps" if count == 1 else f"{counted(count, 'device')} keep"
 
 
 def _line(state: RolloutState, actor: str, action: str, detail: str) -> AuditLine:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from edgefleet.protocol.rollout import Status
+from edgefleet.protocol.rollout import Status, Verb
 from edgefleet.rollout.lifecycle.state import OPEN
 
 
@@ -102,6 +102,28 @@ _ROWS: Final[Mapping[Status, Mapping[RolloutSignal, Status]]] = {
 TABLE: Final[Mapping[tuple[Status, RolloutSignal], Status | None]] = MappingProxyType(
     {(status, signal): _ROWS[status].get(signal) for status in Status for signal in RolloutSignal}
 )
+
+
+VERB_SIGNALS: Final[Mapping[Verb, tuple[RolloutSignal, ...]]] = MappingProxyType(
+    {
+        Verb.START: (RolloutSignal.STARTED,),
+        Verb.PAUSE: (RolloutSignal.PAUSED,),
+        Verb.RESUME: (RolloutSignal.RESUMED,),
+        Verb.ADVANCE: (RolloutSignal.ADVANCED, RolloutSignal.FINISHED),
+        Verb.HALT: (RolloutSignal.HALTED,),
+        Verb.REVERT: (RolloutSignal.REVERT_REQUESTED,),
+    }
+)
+"""The signals of each verb of an operator."""
+
+
+def verbs_now(status: Status) -> tuple[Verb, ...]:
+    """The verbs that the table allows in ``status``, in the order of ``Verb``."""
+    return tuple(
+        verb
+        for verb, signals in VERB_SIGNALS.items()
+        if any(TABLE[status, signal] is not None for signal in signals)
+    )
 
 
 def mermaid() -> str:

@@ -52,6 +52,8 @@ class RolloutChanges(TypedDict, total=False):
     previous: str | None
     adds: int
     had_model: int
+    replaced: dict[str, int]
+    beside: dict[str, int]
     interface: tuple[str, ...]
     classes: tuple[DeviceClass, ...]
     history: History | None
@@ -128,6 +130,7 @@ class EvidenceChanges(TypedDict, total=False):
     failed: int
     refused: int
     silent: int
+    serving_failed: int
     set_aside: int
     reverted: int
     offline: int
@@ -145,6 +148,7 @@ class EvidenceChanges(TypedDict, total=False):
     boundary: Boundary | None
     reasons: dict[str, int]
     details: dict[str, str]
+    examples: dict[str, str]
     labels: LabelEvidence
     history: History | None
     errors: Rate

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from edgefleet.base.texts import are, counted
 from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.blocked import Blocked
@@ -32,7 +33,8 @@ def blocked_waits(
     elif len(waiting):
         found += _shut_by_device(active, waiting, fleet, now)
         if active.in_trial >= allowed or active.overdue.suspect:
-            text = f"{active.in_trial} devices are in trial (limit {allowed}): {reason()}."
+            trial = f"{counted(active.in_trial, 'device')} {are(active.in_trial)} in trial"
+            text = f"{trial} (limit {allowed}): {reason()}."
             found.append(_wait(Blocked(WaitCode.EXPOSURE, text), waiting, fleet))
         found += _no_place(active, waiting, fleet, fleet_wide, now=now)
     found += _constraints(active, fleet, fleet_wide, waiting)

@@ -42,7 +42,8 @@ def explain_device(
     ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
     ``refusal`` returns the reason why the device may not start the release of a rollout now. None
     if it may. Each reason has its model, whose last reason summarises it. With several models the
-    line is that of a model that waits, if one does, and names the model.
+    line is that of a model that waits, if one does, and names the model. Serving that fails comes
+    before all of them.
     """
     found: dict[str, list[Wait]] = {}
     on_device = {report.model for report in fleet.models.reports(row) if report.model}
@@ -64,7 +65,20 @@ def explain_device(
         line = f"{chosen.model}: {chosen.text}"
     away = () if fleet.online(row, now) else (_away(row, fleet),)
     about = f"device/{fleet.name(row)}"
-    return WaitReport(about=about, at=now, line=line, waits=(*away, *waits))
+    serving = _serving(row, fleet)
+    if serving and not away:
+        line = f"{serving[0].text} {line}"
+    return WaitReport(about=about, at=now, line=line, waits=(*away, *serving, *waits))
+
+
+def _serving(row: int, fleet: Fleet) -> tuple[Wait, ...]:
+    """The trouble with serving that the last check-in reported. Empty if there is none."""
+    view = fleet.serving.view(row)
+    if view is None:
+        return ()
+    is_down = view.down_since is not None
+    code = WaitCode.SERVING_DOWN if is_down else WaitCode.SERVING_UNSTABLE
+    return (Wait(code=code, text=view.text, since=view.since),)
 
 
 def _explain_model(
@@ -301,15 +315,17 @@ def _blocked(start: str, blocked: Blocked) -> Wait:
 
 def _on_its_way(row: int, fleet: Fleet, active: ActiveRollout, standing: DeviceStanding) -> Wait:
     release, phase = active.state.spec.release, fleet.models.phase(row, active.model)
+    if standing is DeviceStanding.DEFERRED:
+        words = active.ledger.deferrals.get(row, "").rstrip(". ")
+        return Wait(
+            code=WaitCode.DEFERRED,
+            text=f"This device deferred release {release} and tries again"
+            f"{f': {words}' if words else ''}.",
+        )
     if phase in (Phase.FETCHING, Phase.PROVING):
         return Wait(
             code=WaitCode.FETCHING,
             text=f"This device is {phase.value} release {release}.",
-        )
-    if standing is DeviceStanding.DEFERRED:
-        return Wait(
-            code=WaitCode.CHECK_IN,
-            text=f"This device deferred release {release} and tries again.",
         )
     return Wait(
         code=WaitCode.CHECK_IN,

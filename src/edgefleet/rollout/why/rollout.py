@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 import numpy as np
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.rollout import Judgement, Status, Verdict
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout
@@ -24,6 +25,11 @@ from edgefleet.rollout.plan import second_chance
 from edgefleet.rollout.why.baseline import baseline_waits
 from edgefleet.rollout.why.left_out import NOBODY, LeftOut
 
+_ENDS: Final = {
+    Status.COMPLETED: "Completed",
+    Status.REVERTED: "Rolled back",
+    Status.REFUSED: "Refused",
+}
 _WITH_BASELINE: Final = frozenset({Status.PLANNED, Status.RUNNING, Status.PAUSED})
 """The statuses in which the limits of the plan still decide."""
 
@@ -70,7 +76,7 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
             waits = [
                 Wait(
                     code=WaitCode.DONE,
-                    text=_ended(state.status.capitalize(), sight.left_out.text, state.text),
+                    text=_ended(_ENDS[state.status], sight.left_out.text, state.text),
                     since=state.ended_at,
                 ),
                 *sight.blocked,
@@ -100,11 +106,6 @@ def explain_rollout(active: ActiveRollout, fleet: Fleet, sight: Observation) -> 
 def first_names(fleet: Fleet, rows: RowSelection) -> tuple[str, ...]:
     """The names of the first FIRST_NAMES devices."""
     return fleet.names(rows.first(FIRST_NAMES))
-
-
-def counted(count: int, noun: str = "device") -> str:
-    """The count with its noun in the singular or plural."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def plan_another(model: str, release: str = "RELEASE") -> str:
@@ -143,7 +144,7 @@ def _watched_waits(state: RolloutState, left_out: str) -> list[Wait]:
         ]
     held = ""
     if bake.holdback:
-        held = f" {counted(bake.holdback)} held back as control until then."
+        held = f" {counted(bake.holdback, 'device')} held back as control until then."
     waits.append(
         Wait(
             code=WaitCode.BAKE,
@@ -199,7 +200,7 @@ def _wave_waits(state: RolloutState, fleet: Fleet, sight: Observation) -> list[W
         waits.append(
             Wait(
                 code=WaitCode.TRIAL,
-                text=f"{counted(len(census.in_trial))} in trial; each confirms after "
+                text=f"{counted(len(census.in_trial), 'device')} in trial; each confirms after "
                 f"{state.spec.gate.confirm_after_s:g} s of good health.",
                 devices=len(census.in_trial),
                 first=first_names(fleet, census.in_trial),
@@ -286,9 +287,9 @@ def _sample_wait(
     if not evidence.offered and not evidence.in_trial:
         out = evidence.offline + evidence.deferred
         text += (
-            f" The other {counted(out)} of the wave cannot start now ({evidence.offline} offline, "
-            f"{evidence.deferred} deferred). Wait for them, or run `edgefleet rollout advance` or "
-            "`edgefleet rollout revert`."
+            f" The other {counted(out, 'device')} of the wave cannot start now "
+            f"({evidence.offline} offline, {evidence.deferred} deferred). Wait for them, or run "
+            "`edgefleet rollout advance` or `edgefleet rollout revert`."
         )
     accounts = (census.offered, census.in_trial, census.offline)
     rows = next((found for found in accounts if len(found)), census.deferred)
@@ -320,7 +321,7 @@ def _halted(active: ActiveRollout) -> Wait:
         return Wait(
             code=WaitCode.LATE_FAILURES,
             text=f"The gate took the release back from the devices that started last. {state.text} "
-            f"No more devices start; {counted(kept)} that confirmed it before keep it. "
+            f"No more devices start; {counted(kept, 'device')} that confirmed it before keep it. "
             f"Run `edgefleet rollout revert {state.id}` to take it back from all, or "
             f"`edgefleet rollout resume {state.id}` to let more devices start.",
             since=state.since,
@@ -328,8 +329,8 @@ def _halted(active: ActiveRollout) -> Wait:
     return Wait(
         code=WaitCode.HALTED,
         text="The rollout is halted: no further device gets the release, and "
-        f"{counted(active.ledger.exposed)} activated it so far. Run `edgefleet rollout resume "
-        f"{state.id}` or `edgefleet rollout revert {state.id}`.",
+        f"{counted(active.ledger.exposed, 'device')} activated it so far. Run "
+        f"`edgefleet rollout resume {state.id}` or `edgefleet rollout revert {state.id}`.",
         since=state.since,
         devices=active.ledger.exposed,
     )
@@ -348,7 +349,7 @@ def _taken_back(active: ActiveRollout, fleet: Fleet) -> list[Wait]:
             active.scope.label_values(part.key, (part.value,)).all_have(np.arange(len(fleet)))
         )
         rows = rows[fleet.models.all_run(rows, number)]
-        left = f" {counted(len(rows))} of these still run it." if len(rows) else ""
+        left = f" {counted(len(rows), 'device')} of these still run it." if len(rows) else ""
         waits.append(
             Wait(
                 code=WaitCode.CLASS_FAILURES,

@@ -26,6 +26,8 @@ def show(
         previous=state.previous,
         adds=state.adds,
         had_model=state.had_model,
+        replaced=state.replaced,
+        beside=state.beside,
         unjudged=unjudged(active.release.manifest),
         interface=state.interface,
         selector=spec.selector,

@@ -18,6 +18,7 @@ from typing import Literal
 from edgefleet.agent.trust import Trust
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublicKey
 from edgefleet.sim.limits import REPORT_EVERY_S
@@ -135,7 +136,7 @@ def _claims(path: Path, count: int) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError("setting_invalid", f"{path}: {error}.", field="claims") from error
     if len(claims) < count:
-        message = f"{path} has {len(claims)} claims for {count} devices."
+        message = f"{path} has {counted(len(claims), 'claim')} for {counted(count, 'device')}."
         raise OperatorError("setting_invalid", message, field="claims")
     return claims[:count]
 

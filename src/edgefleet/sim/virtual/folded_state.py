@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.agent.state import AgentState, ModelState, Soft, running
+from edgefleet.agent.state import AgentState, Health, ModelState, Soft, running
 from edgefleet.agent.table import Stage
 from edgefleet.protocol.device import ModelReport, digest
 from edgefleet.rollout.fleet.columns import Rows, gather
@@ -107,6 +107,7 @@ def settled(state: AgentState, now: float) -> bool:
         and soft.switch_at is None
         and all(model.offers_after <= now for model in soft.models.values())
         and state.facts_known
+        and soft.health == Health()
         and soft.known == reports_of(state)  # the hub knows the models
     )
 

@@ -224,17 +224,19 @@ class Scenario(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(name: str) -> Scenario:
     """Load a packaged scenario by name, or a ``.toml`` file by path.
 
-    Raises OperatorError ``not_found`` or ``setting_invalid``.
+    Raises OperatorError ``setting_invalid``.
     """
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise OperatorError("not_found", f"The file {name} does not exist.", field="scenario")
+            raise OperatorError(
+                "setting_invalid", f"The file {name} does not exist.", field="scenario"
+            )
         return read(path.read_bytes(), name)
     if name not in names():
         known = ", ".join(names())
         raise OperatorError(
-            "not_found",
+            "setting_invalid",
             f"There is no scenario {name!r}. The scenarios are {known}.",
             field="scenario",
         )

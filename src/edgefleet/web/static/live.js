@@ -1,5 +1,6 @@
-// Keeps an open page current: reads the hub's stream, replaces the fragments that changed, and shows
+// Keeps an open page current: reads the hub's stream, morphs the fragments that changed, and shows
 // when the hub does not answer. Falls back to polling if the stream does not work.
+// A morph keeps each element that stays: focus, selection, a click under way, an open question.
 "use strict";
 (() => {
   const POLL_MS = 2000; // between polls
@@ -23,6 +24,7 @@
   let triedMs = 0; // when a stream was last tried
   let turn = 0; // answers to requests of an earlier turn are ignored
   let ended = "";
+  let paused = false;
 
   // Times in the browser's time zone; ages by the hub's clock.
   const spanText = (seconds) => {
@@ -33,7 +35,16 @@
     if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
     return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
   };
-  const clockText = (at) => at.toLocaleTimeString([], { hour12: false });
+  const two = (n) => String(n).padStart(2, "0");
+  const clockText = (at) => `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  const zoneText = (at) => {
+    const minutes = -at.getTimezoneOffset();
+    if (!minutes) return "UTC";
+    const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+    return `UTC${minutes < 0 ? "-" : "+"}${hours}${rest ? `:${two(rest)}` : ""}`;
+  };
+  const fullText = (at) =>
+    `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clockText(at)} ${zoneText(at)}`;
   const put = (node, text) => {
     if (node.textContent !== text) node.textContent = text;
   };
@@ -42,30 +53,49 @@
     for (const node of root.querySelectorAll("time")) {
       const at = new Date(node.dateTime);
       const left = (at - now) / 1000;
-      node.title = at.toLocaleString();
-      if (node.dataset.show === "moment") put(node, clockText(at));
-      else if (node.dataset.show === "lasting") put(node, `For ${spanText(-left)}`);
+      const full = fullText(at);
+      if (node.title !== full) node.title = full;
+      if (node.dataset.show === "moment") put(node, full);
+      else if (node.dataset.show === "short") put(node, `${spanText(-left)} ago`);
+      else if (node.dataset.show === "lasting") put(node, `For ${spanText(-left)}, since ${full}`);
       else if (node.dataset.show === "countdown")
-        put(node, left > 0 ? `${clockText(at)}, in ${spanText(left)}` : clockText(at));
-      else put(node, `${spanText(-left)} ago`);
+        put(node, left > 0 ? `${full}, in ${spanText(left)}` : full);
+      else put(node, `${full}, ${spanText(-left)} ago`);
     }
     for (const node of root.querySelectorAll("text[data-clock]"))
       put(node, clockText(new Date(node.dataset.clock)).slice(0, node.dataset.shown === "minutes" ? 5 : 8));
   };
 
-  // Fragments: only changed ones are replaced; open details, scroll position and focus are kept.
+  // Fragments: only changed ones are morphed. What the reader opened or typed is the reader's.
+  const keep = (old, next) => {
+    if (old.nodeName === "TIME" && next.nodeName === "TIME") {
+      // Its text is written here, not by the hub.
+      for (const name of ["datetime", "data-show", "data-seen"]) {
+        const value = next.getAttribute(name);
+        if (value !== null && old.getAttribute(name) !== value) old.setAttribute(name, value);
+      }
+      return false;
+    }
+    return !(old.nodeName === "INPUT" && old.type !== "hidden");
+  };
   const swap = (piece) => {
     const place = document.querySelector(`[data-part="${CSS.escape(piece.name)}"]`);
     if (!place || place.dataset.version === piece.version) return;
-    const open = [...place.querySelectorAll("details[open][id]")].map((node) => node.id);
-    const scrolled = [...place.querySelectorAll(".scroll")].map((node) => node.scrollLeft);
-    const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
-    place.innerHTML = piece.html;
+    Idiomorph.morph(place, piece.html, {
+      morphStyle: "innerHTML",
+      callbacks: {
+        beforeNodeMorphed: keep,
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.nodeName === "DETAILS"),
+      },
+    });
     place.dataset.version = piece.version;
-    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-    place.querySelectorAll(".scroll").forEach((node, i) => (node.scrollLeft = scrolled[i] ?? 0));
-    if (focused) document.getElementById(focused)?.focus();
     showTimes(place);
+  };
+  // When devices were last seen: as data, so that a row without news is not touched.
+  const showSeen = (seen) => {
+    for (const [name, at] of Object.entries(seen ?? {}))
+      for (const node of document.querySelectorAll(`time[data-seen="${CSS.escape(name)}"]`))
+        node.dateTime = new Date(at * 1000).toISOString();
   };
   const received = (at) => {
     receivedMs = Date.now();
@@ -77,6 +107,7 @@
     received(news.at);
     document.title = `${news.title} · edgefleet`;
     news.fragments.forEach(swap);
+    showSeen(news.last_seen);
   };
   const showLink = (state, text) => {
     link.dataset.state = state;
@@ -128,7 +159,10 @@
       poll(true);
     };
     on("fragments", apply);
-    on("alive", (news) => received(news.at));
+    on("alive", (news) => {
+      received(news.at);
+      showSeen(news.last_seen);
+    });
     mine.addEventListener("gone", (event) => finish(JSON.parse(event.data).message));
     mine.addEventListener("error", () => {
       // EventSource cannot tell an HTTP error from a broken connection: a poll can.
@@ -172,11 +206,48 @@
   }, 1000);
   showTimes(document);
 
-  // Keys.
+  // A paused page stays as it is.
+  const pause = document.getElementById("pause");
+  const setPaused = (value) => {
+    if (ended || !address) return;
+    paused = value;
+    pause.setAttribute("aria-pressed", String(value));
+    put(pause, value ? "Go on" : "Pause");
+    if (!value) return listen();
+    hangUp();
+    failures = 0;
+    silence.hidden = true;
+    showLink("static", "paused");
+  };
+  pause?.addEventListener("click", () => setPaused(!paused));
+
+  // Questions of buttons: one at a time, and Esc or Cancel closes it.
+  const closeQuestion = () => {
+    const open = document.querySelector("details.confirm[open]");
+    if (!open) return false;
+    open.removeAttribute("open");
+    open.querySelector("summary").focus();
+    return true;
+  };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest(".cancel")) closeQuestion();
+  });
+
+  // Keys. Those without Ctrl or Alt can be turned off: a speech input may type them by accident.
   const PAGES = { f: "/", r: "/rollouts", d: "/devices", m: "/models", a: "/audit" };
+  const KEYS_OFF = "edgefleet-keys-off";
+  const keysOn = document.getElementById("keys-on");
+  if (keysOn) {
+    keysOn.checked = localStorage.getItem(KEYS_OFF) === null;
+    keysOn.addEventListener("change", () => {
+      if (keysOn.checked) localStorage.removeItem(KEYS_OFF);
+      else localStorage.setItem(KEYS_OFF, "yes");
+    });
+  }
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return void closeQuestion();
     const typing = event.target.closest("input, textarea, select");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !document.getElementById("keys")) return;
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !keysOn?.checked) return;
     const filter = document.getElementById("filter");
     if (event.key === "/") {
       event.preventDefault();
@@ -184,14 +255,16 @@
       else location.assign("/devices#filter");
     } else if (event.key === "?") {
       document.getElementById("keys").toggleAttribute("open");
-    } else if (PAGES[event.key]) location.assign(PAGES[event.key]);
+    } else if (event.key === "p") setPaused(!paused);
+    else if (PAGES[event.key]) location.assign(PAGES[event.key]);
   });
   if (location.hash === "#filter") document.getElementById("filter")?.focus();
 
   if (!address) return;
+  if (pause) pause.hidden = false;
   // A hidden tab closes its stream: browsers allow few connections to one host.
   document.addEventListener("visibilitychange", () => {
-    if (ended) return;
+    if (ended || paused) return;
     if (document.hidden) hangUp();
     else listen();
   });

@@ -1,0 +1,159 @@
+"""Serving that ends after the confirmation, on a real hub: each place says so, and since when."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgefleet.base.clock import SystemClock
+from edgefleet.base.entropy import SystemEntropy
+from edgefleet.base.network import HttpLink
+from edgefleet.client.hub import HubClient
+from edgefleet.client.watch import Observed, watch
+from edgefleet.protocol.operator import ClaimRequest, DeviceView
+from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.security.signing import PublisherKey
+from edgefleet.web.session import Sessions
+from support.agent_process import AgentProcess
+from support.command_line import CommandLine
+from support.tiny_releases import publish, tiny_release
+
+KILLS = 7
+GATE = GateSpec(min_sample=1, soak_s=0.1, confirm_after_s=0.5, silence_s=60.0)
+
+
+@dataclass
+class ServedHub:
+    """``edgefleet serve``, with its page."""
+
+    data_dir: Path
+    url: str
+
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "operator.token").read_text().strip()
+
+    def client(self) -> HubClient:
+        return HubClient(self.url, self.token)
+
+    def read(self, path: str) -> str:
+        """A page, or the metrics, as an operator gets it."""
+        sessions = Sessions(self.token, SystemClock(), SystemEntropy())
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Cookie": f"{sessions.cookie}={sessions.open(self.token)}",
+        }
+        with closing(HttpLink(self.url)) as link:
+            answer = link.request("GET", path, headers=headers)
+        assert answer.status == 200, answer
+        return answer.body.decode()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Generator[ServedHub]:
+    command = [sys.executable, "-m", "edgefleet.cli.main", "serve", "--json", "--tick", "50ms"]
+    command += ["--interval", "500ms", "--data-dir", str(tmp_path / "hub")]
+    command += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield ServedHub(tmp_path / "hub", json.loads(process.stdout.readline())["url"])
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture
+def stack() -> Generator[ExitStack]:
+    with ExitStack() as ending:
+        yield ending
+
+
+def on_release_1(folder: Path, hub: ServedHub, stack: ExitStack) -> AgentProcess:
+    """A device that has confirmed release 1 of a completed rollout."""
+    client, key = hub.client(), PublisherKey.generate()
+    publish(client, key, tiny_release(folder / "releases", "1"))
+    (claim,) = client.claim(ClaimRequest(count=1)).claims
+    agent = AgentProcess(folder, hub, key, claim=claim, name="cam-1")
+    stack.callback(agent.end)
+    agent.start()
+    agent.wait(lambda state: state.facts_known)
+    waves = (WaveSpec(percent=100),)
+    spec = RolloutSpec(model="digits", release="1", waves=waves, gate=GATE, bake_s=0)
+    rollout = client.plan(spec).id
+    client.command(rollout, Verb.START, Command())
+    for seen in watch(client, rollout, clock=SystemClock(), timeout_s=90.0, every_s=0.1):
+        last = seen.view.status if isinstance(seen, Observed) else None
+    assert last is Status.COMPLETED
+    return agent
+
+
+def wait_for(
+    client: HubClient, what: Callable[[DeviceView], bool], timeout_s: float = 90.0
+) -> DeviceView:
+    """The device, once ``what`` is true of it."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if what(view := client.device("cam-1")):
+            return view
+        time.sleep(0.1)
+    raise AssertionError(f"not within {timeout_s} s: {client.device('cam-1')}")
+
+
+def ends(view: DeviceView) -> dict[str, int]:
+    """The ends of serving, by cause."""
+    return {} if view.serving is None else {one.cause: one.count for one in view.serving.ends}
+
+
+def health(agent: AgentProcess) -> tuple[int, str]:
+    """The exit code and the words of ``edgefleet agent health``."""
+    command = [sys.executable, "-m", "edgefleet.cli.main", "agent", "health"]
+    done = subprocess.run(
+        [*command, "--data-dir", str(agent.data)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_serving_process_that_is_killed_is_told_in_each_place(
+    hub: ServedHub, tmp_path: Path, stack: ExitStack
+) -> None:
+    agent, client = on_release_1(tmp_path, hub, stack), hub.client()
+    assert health(agent) == (0, "healthy: Serves digits 1.\n")
+    assert client.device("cam-1").serving is None
+    pid = 0
+    began = time.time()
+    for _ in range(KILLS):
+        pid, _ = agent.wait_serving()
+        os.kill(pid, signal.SIGKILL)
+        while agent.status() is not None:
+            time.sleep(0.01)
+    view = wait_for(client, lambda view: ends(view) == {"SIGKILL": KILLS})
+    assert view.serving is not None
+    assert began < view.serving.since < time.time()
+    text = f"The serving process ended by itself {KILLS} times in the last hour ({KILLS}x SIGKILL)."
+    assert text in view.line
+
+    code, words = health(agent)
+    assert code == 1
+    assert re.fullmatch(rf"unhealthy: .*\({KILLS}x SIGKILL\)\. \(since \d{{4}}-.*Z\)\n", words)
+    assert agent.log().count("The serving process ended by itself: SIGKILL") == KILLS
+
+    asked = CommandLine(tmp_path, {"EDGEFLEET_HUB": hub.url, "EDGEFLEET_TOKEN": hub.token})
+    assert f"{KILLS}x SIGKILL" in asked("device", "list").out
+    assert f"{KILLS}x SIGKILL" in asked("device", "why", "cam-1").out
+    page = hub.read("/devices/cam-1")
+    assert f"{KILLS}x SIGKILL" in page
+    assert f'edgefleet_serving_ends{{cause="SIGKILL"}} {KILLS}' in hub.read("/metrics")
