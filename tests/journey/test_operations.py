@@ -128,11 +128,19 @@ def test_two_devices_with_one_credential_are_shown_and_count_once(tmp_path: Path
             assert f"run {run.run}" in one.log() + other.log()
             assert f"run {run.run}" in shown
         assert "online, copied" in edgefleet("device", "list", "--copied").out
-        assert "Two devices use the credential" in edgefleet("device", "why", "cam-1").out
+        assert "Several agents use the credential" in edgefleet("device", "why", "cam-1").out
         assert "edgefleet_copied_devices 1" in fleet.client.metrics()
+        fleet.hub.stop()
+        fleet.hub.start()
+        assert fleet.client.fleet().copied == 1  # the hub remembers it
+        fleet.until(lambda: fleet.client.device("cam-1").online)
+        assert len(fleet.client.device("cam-1").copies) == 2
         for agent in (one, other):
             assert agent.wait_serving()[1].release == "1"
         other.stop()
-        fleet.until(lambda: not fleet.client.device("cam-1").copies)
+        cleared = edgefleet("device", "clear-copy", "cam-1", "--note", "one card is erased").out
+        assert cleared.startswith("cam-1 is no longer copied.")
+        assert edgefleet("device", "clear-copy", "cam-1").exit == 5
         fleet.roll_out("2")
+        assert not fleet.client.device("cam-1").copies
         assert one.wait_serving()[1].release == "2"

@@ -171,6 +171,7 @@ class Device:
             entropy=self._entropy,
             must_enrol=must_enrol,
         )
+        LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 

@@ -106,7 +106,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("state", device_state(view)),
         *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
-        *(("copy", f"run {one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
+        *(("agent run", f"{one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
         *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),

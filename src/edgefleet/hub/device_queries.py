@@ -49,11 +49,10 @@ class DeviceQueries:
                 return online if state == "online" else ~online
             case "quarantined":
                 return self._quarantined()
-            case "ahead" | "copied":
-                found: Mask = np.zeros(len(fleet), np.bool_)
-                ahead = self._engine.ahead.blocked_rows("", "")
-                found[ahead if state == "ahead" else fleet.boots.copied_rows] = True
-                return found
+            case "copied":
+                return self._only(fleet.copies.rows)
+            case "ahead":
+                return self._only(self._engine.ahead.blocked_rows("", ""))
             case "failed":
                 return self._failed()
             case _:
@@ -62,6 +61,11 @@ class DeviceQueries:
                     f"{state!r} is not a state. The states are {', '.join(STATES)}.",
                     field="state",
                 )
+
+    def _only(self, rows: Rows) -> Mask:
+        found: Mask = np.zeros(len(self._engine.fleet), np.bool_)
+        found[rows] = True
+        return found
 
     def _quarantined(self) -> Mask:
         found: Mask = np.zeros(len(self._engine.fleet), np.bool_)

@@ -24,7 +24,7 @@ class Gauges:
     rollouts: Mapping[str, int]  # by status
     waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
     quarantined: int  # devices
-    copied: int  # credentials
+    copied: int  # devices
     ahead: int  # devices that run what the hub has no record of
     unknown: int  # devices with a credential of this hub, which does not know them
     labels: Iterable[tuple[str, LabelEvidence]]  # by rollout, for the newest
@@ -137,7 +137,7 @@ def _waits(out: Exposition, now: Gauges) -> None:
     out.single(
         "edgefleet_copied_devices",
         "gauge",
-        "Credentials that two devices use. Each counts as one device.",
+        "Devices whose credential several agents use. Each counts as one device.",
         now.copied,
     )
     out.single(

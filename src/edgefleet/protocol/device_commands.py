@@ -31,6 +31,13 @@ class DeviceFilter(Wire, frozen=True, kw_only=True):
     search: str = ""
 
 
+class ClearCopy(Wire, frozen=True, kw_only=True):
+    """The copies of a device are stopped, so one agent uses its credential."""
+
+    person: _Person = "operator"
+    note: _Note = ""
+
+
 class LabelDevice(Wire, frozen=True, kw_only=True):
     """Sets labels of the operator on a device, which override its own, and removes ``unset``."""
 

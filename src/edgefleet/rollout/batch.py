@@ -72,6 +72,7 @@ class Batch:
 
     def figures(self, rows: Rows, check_in: CheckIn, now: float) -> None:
         """Add the same figures for each of ``rows``. See ``Intake.add_figures``."""
+        rows = self._fleet.copies.without(rows)
         if check_in.labels is not None:  # device by device, as each has a comparison of its own
             for row in rows.tolist():
                 self._intake.add_figures(row, check_in, now)
@@ -83,8 +84,8 @@ class Batch:
         if self._admission.limits_bytes or self._desired.withdraws_any(rows):
             return self._one_by_one(rows, now)
         found: list[tuple[Offer, npt.NDArray[np.intp]]] = []
-        withheld = self._admission.all_withheld(rows)
-        known = np.flatnonzero(~(self._fleet.models.all_unknown(rows) | withheld))
+        ahead = self._admission.ahead.blocks_all("", "", rows)
+        known = np.flatnonzero(~(self._fleet.models.all_unknown(rows) | ahead))
         for model in self._desired.models:
             for active, places in self._desired.changes(rows[known], model):
                 other = known[places]

@@ -140,9 +140,9 @@ class Intake:
     def add_figures(self, row: int, check_in: CheckIn, now: float) -> None:
         """Add the serving figures and the counts of labels in a check-in.
 
-        Figures of two devices with one credential would count twice, so they do not count.
+        The figures of a copied device would be those of several, so they do not count.
         """
-        if self._fleet.boots.is_copied(row):
+        if self._fleet.copies.is_copied(row):
             return
         if check_in.telemetry is not None:
             self.add_telemetry(row, check_in.telemetry, now)

@@ -1,4 +1,4 @@
-"""Credentials that two devices use, as after a copy of a disk."""
+"""Copied devices: several agents use one credential, as after a copy of a disk."""
 
 from edgefleet.cli.doctor.context import Context
 from edgefleet.cli.doctor.finding import Finding, State
@@ -9,10 +9,10 @@ def check(context: Context) -> Finding:
         return Finding(check="copies", state=State.SKIPPED, text="The hub cannot be asked.")
     copied = context.hub.fleet().copied
     if not copied:
-        return Finding(check="copies", state=State.OK, text="Each device has its own credential.")
+        return Finding(check="copies", state=State.OK, text="No device is copied.")
     return Finding(
         check="copies",
         state=State.WARNING,
-        text=f"Credentials that two devices use: {copied}.",
+        text=f"Devices whose credential several agents use: {copied}.",
         fix="edgefleet device list --copied",
     )

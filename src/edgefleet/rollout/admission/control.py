@@ -18,6 +18,7 @@ from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.admission import downloads
 from edgefleet.rollout.constraints import exposure
+from edgefleet.rollout.constraints.ahead import Ahead
 from edgefleet.rollout.constraints.blocked import Blocked
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.constraints.label_budget import LabelsByRow
@@ -76,9 +77,9 @@ class Admission:
 
         Changes nothing. An agent with one model gets only the first of its offers.
         """
-        for one in (self._fleet_wide.ahead, self._fleet_wide.copied):
-            if one.is_active and one.blocks("", model, row):
-                return Blocked(one.code, one.text("", row, self._fleet.name(row)))
+        ahead = self._fleet_wide.ahead
+        if ahead.is_active and ahead.blocks("", model, row):
+            return Blocked(ahead.code, ahead.text("", row, self._fleet.name(row)))
         step = self._desired.next_step(row, model)
         if not isinstance(step, ActiveRollout):
             return step
@@ -251,10 +252,10 @@ class Admission:
                 return Blocked(one.code, one.text(rollout, row, self._fleet.name(row)))
         return None
 
-    def all_withheld(self, rows: Rows) -> Mask:
-        """For each of ``rows``: True if nothing is offered to it, as it is ahead or copied."""
-        ahead, copied = self._fleet_wide.ahead, self._fleet_wide.copied
-        return ahead.blocks_all("", "", rows) | copied.blocks_all("", "", rows)
+    @property
+    def ahead(self) -> Ahead:
+        """The devices to which nothing is offered, because they are ahead of the hub."""
+        return self._fleet_wide.ahead
 
     @property
     def limits_bytes(self) -> bool:

@@ -1,44 +1,51 @@
-"""Copied devices: two devices use one credential, so their reports cannot be told apart."""
+"""Copied devices: several agents use one credential, so their reports cannot be told apart."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
-from edgefleet.protocol.why import WaitCode
-from edgefleet.rollout.fleet.boots import Boots
+from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.fleet.columns import Mask, Rows
+from edgefleet.rollout.fleet.copies import Copies
+
+_TEXT: Final = (
+    "Several agents use the credential of {which}, as after a copy of a disk. None of them gets a "
+    "new release. Stop all but one, or give each other one an empty data folder and its own claim."
+    " Then run `edgefleet device clear-copy {name}`."
+)
 
 
 class Copied:
-    """Blocks devices whose credential two devices use."""
+    """Blocks copied devices. A rollback is still offered to each of their agents."""
 
     code: ClassVar = WaitCode.COPIED
     blocks_downloads: ClassVar = True
 
-    def __init__(self, boots: Boots) -> None:
-        self._boots = boots
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
 
     @property
     def is_active(self) -> bool:
-        return len(self._boots.copied_rows) > 0
+        """See ``DeviceConstraint``."""
+        return len(self._copies.rows) > 0
 
     def blocks(self, rollout: str, model: str, row: int) -> bool:  # noqa: ARG002
         """See ``DeviceConstraint``."""
-        return self._boots.is_copied(row)
+        return self._copies.is_copied(row)
 
     def blocked_rows(self, rollout: str, model: str) -> Rows:  # noqa: ARG002
         """See ``DeviceConstraint``."""
-        return self._boots.copied_rows
+        return self._copies.rows
 
     def blocks_all(self, rollout: str, model: str, rows: Rows) -> Mask:  # noqa: ARG002
         """See ``DeviceConstraint``."""
-        return np.isin(rows, self._boots.copied_rows)
+        return np.isin(rows, self._copies.rows)
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
-        """See ``DeviceConstraint``."""
-        which = name or "each of these devices"
-        return (
-            f"Two devices use the credential of {which}, as after a copy of a disk. Neither starts "
-            "a release. Stop one of them, empty its data folder, and enrol it with a claim of its "
-            "own."
-        )
+        """See ``DeviceConstraint``. The sentence has the command to run."""
+        return _TEXT.format(which=name or "each of these devices", name=name or "NAME")
+
+
+def copied_wait(name: str) -> Wait:
+    """The wait of a copied device."""
+    return Wait(code=WaitCode.COPIED, text=_TEXT.format(which=name, name=name))

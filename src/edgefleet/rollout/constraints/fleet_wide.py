@@ -35,7 +35,7 @@ class FleetConstraints:
     per_device: tuple[DeviceConstraint, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.copied = Copied(self.fleet.boots)
+        self.copied = Copied(self.fleet.copies)
         self.other_trial = OtherTrial(self.fleet.models)
         self.memory = Memory(self.fleet)
         self.per_device = (self.ahead, self.copied, self.quarantine, self.memory, self.other_trial)
