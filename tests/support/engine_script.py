@@ -282,6 +282,7 @@ class Session:
                     protocol=PROTOCOL, seq=max(1, seq), run=run, models=reports, full=True
                 )
                 self.fleet.check_in(row, report)
+        self.fleet.devices[said[0]].seq = fleet.last_seq(row)
         return [f"copied: {fleet.copies.is_copied(row)}"]
 
     def _clear_copy(self, said: list[str]) -> list[str]:

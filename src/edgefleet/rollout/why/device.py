@@ -69,10 +69,9 @@ def explain_device(
     serving = _serving(row, fleet)
     if serving and not away:
         line = f"{serving[0].text} {line}"
-    copied = _copied(row, fleet)
+    copied = () if WaitCode.COPIED in {wait.code for wait in waits} else _copied(row, fleet)
     if copied:
         line = copied[0].text
-        waits = [wait for wait in waits if wait.code is not WaitCode.COPIED] or waits
     return WaitReport(about=about, at=now, line=line, waits=(*copied, *away, *serving, *waits))
 
 
