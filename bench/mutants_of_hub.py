@@ -22,7 +22,7 @@ MUTANTS = (
         "rollout/intake.py",
         "        if self._fleet.copies.is_copied(row):\n            return\n",
         "",
-        ("tests/rollout/test_copied.py",),
+        ("tests/rollout/test_checkin.py",),
     ),
     Mutant(
         "a check-in is answered before its reports are recorded",

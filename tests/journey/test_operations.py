@@ -108,7 +108,9 @@ def test_a_hub_restored_from_an_older_copy_waits_for_the_operator(tmp_path: Path
         assert "accept_restored" in edgefleet("audit").out
 
 
-def test_agents_on_copied_disks_are_shown_count_once_and_wait_for_an_operator(tmp_path: Path) -> None:
+def test_agents_on_copied_disks_are_shown_count_once_and_wait_for_an_operator(
+    tmp_path: Path,
+) -> None:
     with real_fleet(tmp_path) as fleet:
         edgefleet = fleet.edgefleet
         one, other = fleet.add("cam-1"), fleet.agent("cam-1", home="copy")
