@@ -59,10 +59,13 @@ class Copies:
 
     def accepted(self, row: int, run: int, now: float) -> None:
         """A check-in of a device. ``run`` is 0 for an older agent, which does not name it."""
-        last = self._last_of(row)
+        runs = self._runs.get(row)
+        try:
+            last = self._last_at[row]
+        except IndexError:
+            last = self._last_of(row)
         if run != last:
             self._last_at[row] = run
-        runs = self._runs.get(row)
         if runs is None or not run:
             return
         if run in runs:
