@@ -152,7 +152,11 @@ def test_a_claim_that_was_used_raises_and_keeps_nothing(
 def test_a_check_in_is_answered(hub: FakeHub, storage: FolderStorage) -> None:
     link = linked(hub, enrolled(hub, storage), storage)
     assert isinstance(link.check_in(SAID), CheckInAnswered)
-    assert hub.check_ins == [SAID]
+    second = msgspec.structs.replace(SAID, seq=2)
+    assert isinstance(link.check_in(second), CheckInAnswered)
+    assert link.run > 0  # one number for all check-ins of this run
+    sent = [msgspec.structs.replace(one, run=link.run) for one in (SAID, second)]
+    assert hub.check_ins == sent
     link.close()
 
 

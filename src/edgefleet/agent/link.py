@@ -120,6 +120,7 @@ class HubLink:
         entropy: Entropy,
         must_enrol: bool = False,
     ) -> None:
+        self.run = int.from_bytes(entropy.token(4), "big") or 1  # 0: none
         self.credential = credential
         self._hub = hub
         self._enrolment = enrolment
@@ -226,7 +227,7 @@ class HubLink:
             "POST",
             CHECKIN_PATH,
             headers={**_JSON, **self.headers()},
-            body=encode(check_in),
+            body=encode(msgspec.structs.replace(check_in, run=self.run)),
             timeout_s=limits.REQUEST_S,
         )
 

@@ -106,6 +106,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("state", device_state(view)),
         *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
+        *(("agent run", f"{one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
         *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
@@ -148,9 +149,10 @@ def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> st
 
 
 def device_state(device: DeviceView) -> str:
-    """``online`` or ``offline``, and ``quarantined`` if it is."""
+    """``online`` or ``offline``, and ``quarantined`` and ``copied`` if it is."""
     state = "online" if device.online else "offline"
-    return f"{state}, quarantined" if device.quarantined else state
+    state += ", quarantined" if device.quarantined else ""
+    return f"{state}, copied" if device.copies else state
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:

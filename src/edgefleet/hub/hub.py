@@ -15,6 +15,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
+from edgefleet.hub.copied_devices import CopiedDevices
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_history import device_history
@@ -139,6 +140,7 @@ class Hub:
         self.device_commands = DeviceCommands(
             store, engine, self._devices, self._truth, clock, view=self.device
         )
+        self.copied = CopiedDevices(store, engine.fleet, clock, view=self.device)
         self.device_plane = DevicePlane(
             self._devices,
             engine,
@@ -193,6 +195,7 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         self.restored.load()
+        self.copied.load()
         self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
@@ -214,6 +217,7 @@ class Hub:
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
         await self.restored.flush()
+        await self.copied.flush()
         await self._devices.flush()
         self.folder.keep_release_counts(self._history.stored())
 
@@ -450,6 +454,7 @@ class Hub:
             serving_down=figures.serving.down,
             serving_unstable=figures.serving.unstable,
             quarantined=self._queries.quarantined_count(),
+            copied=self.copied.count,
             ahead=self.restored.ahead_count,
             unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],
         )
@@ -477,6 +482,7 @@ class Hub:
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self._queries.quarantined_count(),
+                copied=self.copied.count,
                 ahead=self.restored.ahead_count,
                 unknown=len(self.restored.unknown),
                 labels=self._labels(),

@@ -6,6 +6,7 @@ from typing import Final
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.cli.doctor import (
     clock,
+    copies,
     data_folder,
     disk,
     hub,
@@ -34,6 +35,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("rollouts", rollouts.check),
     ("devices", quarantined_devices.check),
     ("restored", restored.check),
+    ("copies", copies.check),
 )
 
 
