@@ -33,13 +33,15 @@ class Agent:
         self.device = InsideDevice(device.name, device.token)
         self.device.seq = device.seq
         self.run = run
+        self.is_known = False
 
     async def check_in(self, hub: Hub) -> bytes:
         """One check-in; the next number that the hub names follows a refused one."""
         for _ in range(2):
-            said = replace(self.device.said(), run=self.run)
+            said = replace(self.device.said(), run=0 if self.is_known else self.run)
             reply = await check_in(hub, self.device, said)
-            if reply.status == 200:
+            self.is_known = reply.status == 200
+            if self.is_known:
                 return bytes(reply.body)
             next_seq = decode(reply.body, Problem).next_seq
             assert next_seq is not None

@@ -120,8 +120,8 @@ def remove(invocation: Invocation, device: str, person: str, note: str) -> None:
 def clear_copy(invocation: Invocation, device: str, person: str, note: str) -> None:
     """Clear a copied device: one agent is left that uses its credential.
 
-    The agent that checks in next gets new releases again. If another one of the known agents checks
-    in after it, the device is copied again at once.
+    The agent that checks in next gets new releases again. If another one of the known agents is
+    still at work, the device is copied again as soon as both have checked in.
     """
     with reach(invocation) as hub:
         view = hub.clear_copy(device, ClearCopy(person=person, note=note))

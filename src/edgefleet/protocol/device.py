@@ -335,7 +335,8 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
     labels of the hub up to this number. ``serving`` is None while every confirmed release is served
     and no process that serves ended by itself lately. ``run`` is a random number of this run of the
-    agent, by which the hub tells a restart from a second device with the same credential.
+    agent, by which the hub tells a restart from a second device with the same credential. It is
+    sent until a check-in is answered, and again after each one that failed.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]

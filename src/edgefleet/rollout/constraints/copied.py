@@ -18,6 +18,7 @@ _TEXT: Final = (
 class Copied:
     """Blocks copied devices. A rollback is still offered to each of their agents."""
 
+    advice: ClassVar = _TEXT.format(which="each of these devices", name="NAME")
     code: ClassVar = WaitCode.COPIED
     blocks_downloads: ClassVar = True
 
@@ -43,7 +44,7 @@ class Copied:
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence has the command to run."""
-        return _TEXT.format(which=name or "each of these devices", name=name or "NAME")
+        return self.advice if name is None else _TEXT.format(which=name, name=name)
 
 
 def copied_wait(name: str) -> Wait:

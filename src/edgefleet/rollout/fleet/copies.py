@@ -4,6 +4,9 @@ Each run of an agent has a random number. A run that was followed by another one
 two agents are at work. A run counts as returned if it checks in after a later run did; a device is
 copied once the same run has returned twice. A restart makes a new run, so it returns nothing. A
 check-in that arrives late has a sequence number that was used before, so it is refused.
+
+An agent names its run in its first check-in and after each one that failed. Other check-ins need no
+name: after a check-in of one agent, the next number of each other one was used, so it is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,19 +54,16 @@ class Copies:
         ``last_seen`` is the last accepted check-in of the device.
         """
         last = self._last_of(row)
-        if not run or not last or run == last or row in self._runs:
+        if not last or run == last or row in self._runs:
             return
         if len(self._runs) - len(self._copied) >= SUSPECTS:
             self.forget(next(one for one in self._runs if one not in self._copied))
         self._runs[row] = {last: last_seen or 0.0}
 
     def accepted(self, row: int, run: int, now: float) -> None:
-        """A check-in of a device. ``run`` is 0 for an older agent, which does not name it."""
-        runs = self._runs.get(row)
-        try:
-            last = self._last_at[row]
-        except IndexError:
-            last = self._last_of(row)
+        """A check-in of a device. A ``run`` of 0 is the last one that was named."""
+        runs, last = self._runs.get(row), self._last_of(row)
+        run = run or last
         if run != last:
             self._last_at[row] = run
         if runs is None or not run:
@@ -81,7 +81,7 @@ class Copies:
     def clear(self, row: int) -> None:
         """An operator stopped the copies: the agent that checks in next goes on. It is durable.
 
-        Another known run that checks in after it makes the device copied again at once.
+        If another known run checks in after it, the device is copied again once it returns.
         """
         self._copied.discard(row)
         self._returns.pop(row, None)
