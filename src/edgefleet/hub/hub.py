@@ -107,12 +107,7 @@ class Hub:
         self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database)
-        self._engine = engine = Engine(
-            now=clock.now(),
-            offline_after_s=settings.offline_s,
-            gate=settings.gate,
-            utc_offset_s=utc_offset_s,
-        )
+        self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
             self.blobs,
@@ -541,3 +536,12 @@ class Hub:
             published_at=published.published_at,
             devices=running.get(manifest.release, 0),
         )
+
+
+def _engine(settings: HubSettings, now: float) -> Engine:
+    return Engine(
+        now=now,
+        offline_after_s=settings.offline_s,
+        gate=settings.gate,
+        utc_offset_s=utc_offset_s,
+    )
