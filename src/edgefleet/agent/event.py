@@ -73,7 +73,8 @@ class Fetched(Wire, frozen=True, kw_only=True):
 class StagingFailed(Wire, frozen=True, kw_only=True):
     """A manifest, fetch or proof failed. ``code`` is one of base.errors.
 
-    ``found`` and ``refusal`` are those of an answer that was damaged, see ``transfer``.
+    ``expected``, ``found`` and ``refusal`` are those of an answer that was damaged, see
+    ``transfer``.
     """
 
     model: str
@@ -81,6 +82,7 @@ class StagingFailed(Wire, frozen=True, kw_only=True):
     code: str
     detail: str
     draw: float
+    expected: str = ""
     found: str = ""
     refusal: str = ""
 

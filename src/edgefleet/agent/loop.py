@@ -269,6 +269,7 @@ class Loop:
                 code=error.code,
                 detail=error.message,
                 draw=self._entropy.uniform(),
+                expected=damaged.expected if damaged else "",
                 found=damaged.found if damaged else "",
                 refusal=damaged.refusal if damaged else "",
             )

@@ -50,6 +50,7 @@ from edgefleet.protocol.device import (
     Sketches,
     Switch,
     Telemetry,
+    WrongBytes,
 )
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import ServingStatus
@@ -279,6 +280,7 @@ class OutcomeChanges(TypedDict, total=False):
     accuracy: float | None
     accuracy_before: float | None
     attempt: int
+    wrong_bytes: WrongBytes | None
 
 
 class TelemetryChanges(TypedDict, total=False):

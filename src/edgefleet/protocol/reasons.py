@@ -21,6 +21,7 @@ _TEXTS: Final[dict[str, str]] = {
     Reason.MEMORY_GROWTH: "memory grew",
     Reason.INTERRUPTED: "trial interrupted too often",
     Reason.DISK_FULL: "disk full",
+    Reason.TRANSFER: "damaged download",
     Reason.NEIGHBOUR: "another model harmed",
     Reason.SERVING: "serving failed after the confirmation",
     Reason.RECALLED: "reverted on the order of the hub",

@@ -420,6 +420,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     healthy: int = 0
     failed: int = 0  # trial failed, crashed, silent after activating, or does not serve any more
     refused: int = 0  # did not activate the release
+    damaged: int = 0  # part of ``refused``: several devices got the same wrong bytes
     silent: int = 0  # part of ``failed``
     serving_failed: int = 0  # part of ``failed``: serving fails since the confirmation
     set_aside: int = 0  # failed or silent, but their site went dark or gave the release back

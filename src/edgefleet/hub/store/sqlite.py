@@ -79,8 +79,8 @@ class SqliteStore:
                 for outcome in outcomes
                 if connection.execute(
                     "INSERT OR IGNORE INTO outcome (device, id, rollout, release, kind, at,"
-                    " reason, detail, received_at, attempt)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " reason, detail, received_at, attempt, expected, found)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row,
                         outcome.id,
@@ -92,6 +92,8 @@ class SqliteStore:
                         outcome.detail,
                         now,
                         outcome.attempt,
+                        outcome.wrong_bytes.expected if outcome.wrong_bytes else "",
+                        outcome.wrong_bytes.found if outcome.wrong_bytes else "",
                     ),
                 ).rowcount
             )

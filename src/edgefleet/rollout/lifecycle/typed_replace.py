@@ -129,6 +129,7 @@ class EvidenceChanges(TypedDict, total=False):
     healthy: int
     failed: int
     refused: int
+    damaged: int
     silent: int
     serving_failed: int
     set_aside: int
