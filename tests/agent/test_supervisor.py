@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from edgefleet.agent import limits
-from edgefleet.agent.supervisor import MARKS, PID, Supervisor
+from edgefleet.agent.supervisor import MARKS, PID, Supervisor, exit_code
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.storage import FolderStorage
@@ -229,6 +230,27 @@ def test_a_process_that_only_has_the_number_of_ours_is_left_alone(
     finally:
         stranger.kill()
         stranger.wait()
+
+
+FIRST_THREAD_ENDS_BEFORE_THE_OTHER = """
+import os, signal, sys, threading, time, ctypes
+def end():
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=end).start()
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit of this thread
+"""
+
+
+def test_the_exit_code_is_known_although_a_thread_outlives_the_first() -> None:
+    command = [sys.executable, "-c", FIRST_THREAD_ENDS_BEFORE_THE_OTHER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        while ") Z " not in Path(f"/proc/{child.pid}/stat").read_text():
+            time.sleep(0.01)
+        assert child.poll() is None  # dead for /proc, but not yet for its parent
+        threading.Timer(0.2, child.stdin.close).start()
+        assert exit_code(child) == -signal.SIGKILL
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -97,14 +97,38 @@ def on_release_1(folder: Path, hub: ServedHub, stack: ExitStack) -> AgentProcess
     return agent
 
 
+@dataclass
+class Checkins:
+    """``most`` check-ins of the device, counted from the start of the hub."""
+
+    hub: ServedHub
+    most: int
+
+    def have_come(self) -> bool:
+        return checkins(self.hub) >= self.most
+
+
+def checkins(hub: ServedHub) -> int:
+    """The check-ins that the hub has answered."""
+    found = re.findall(
+        r'^edgefleet_checkins_total\{result="ok"\} (\d+)$', hub.read("/metrics"), re.MULTILINE
+    )
+    return int(found[0])
+
+
 def wait_for(
-    client: HubClient, what: Callable[[DeviceView], bool], timeout_s: float = 90.0
+    client: HubClient,
+    what: Callable[[DeviceView], bool],
+    timeout_s: float = 90.0,
+    within: Checkins | None = None,
 ) -> DeviceView:
-    """The device, once ``what`` is true of it."""
+    """The device, once ``what`` is true of it: not later than ``within`` these check-ins."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
+        late = within is not None and within.have_come()
         if what(view := client.device("cam-1")):
             return view
+        assert not late, f"not known after two check-ins: {view}"
         time.sleep(0.1)
     raise AssertionError(f"not within {timeout_s} s: {client.device('cam-1')}")
 
@@ -137,10 +161,13 @@ def test_a_serving_process_that_is_killed_is_told_in_each_place(
     began = time.time()
     for _ in range(KILLS):
         pid, _ = agent.wait_serving()
+        asked = checkins(hub)
         os.kill(pid, signal.SIGKILL)
         while agent.status() is not None:
             time.sleep(0.01)
-    view = wait_for(client, lambda view: ends(view) == {"SIGKILL": KILLS})
+    view = wait_for(
+        client, lambda view: ends(view) == {"SIGKILL": KILLS}, within=Checkins(hub, asked + 2)
+    )
     assert view.serving is not None
     assert began < view.serving.since < time.time()
     text = f"The serving process ended by itself {KILLS} times in the last hour ({KILLS}x SIGKILL)."
@@ -151,9 +178,9 @@ def test_a_serving_process_that_is_killed_is_told_in_each_place(
     assert re.fullmatch(rf"unhealthy: .*\({KILLS}x SIGKILL\)\. \(since \d{{4}}-.*Z\)\n", words)
     assert agent.log().count("The serving process ended by itself: SIGKILL") == KILLS
 
-    asked = CommandLine(tmp_path, {"EDGEFLEET_HUB": hub.url, "EDGEFLEET_TOKEN": hub.token})
-    assert f"{KILLS}x SIGKILL" in asked("device", "list").out
-    assert f"{KILLS}x SIGKILL" in asked("device", "why", "cam-1").out
+    command = CommandLine(tmp_path, {"EDGEFLEET_HUB": hub.url, "EDGEFLEET_TOKEN": hub.token})
+    assert f"{KILLS}x SIGKILL" in command("device", "list").out
+    assert f"{KILLS}x SIGKILL" in command("device", "why", "cam-1").out
     page = hub.read("/devices/cam-1")
     assert f"{KILLS}x SIGKILL" in page
     assert f'edgefleet_serving_ends{{cause="SIGKILL"}} {KILLS}' in hub.read("/metrics")

@@ -130,7 +130,7 @@ def test_a_key_file_is_for_its_owner_and_never_overwritten(tmp_path: Path) -> No
 def test_what_is_no_key_says_so(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as missing:
         PublisherKey.load(tmp_path / "none")
-    assert missing.value.code == "not_found"
+    assert missing.value.code == "setting_invalid"
     (tmp_path / "bad").write_text("hello")
     with pytest.raises(OperatorError) as bad:
         PublisherKey.load(tmp_path / "bad")

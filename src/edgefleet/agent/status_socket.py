@@ -55,13 +55,15 @@ def answering(data_dir: Path, status: Callable[[], AgentStatus | None]) -> Gener
                 if _uid(connection) in (0, os.geteuid()) and (found := status()) is not None:
                     connection.sendall(encode(found))
 
-    threading.Thread(target=serve, daemon=True).start()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
         listener.close()
+        thread.join(2 * limits.STATUS_S)  # the address is free once the thread is out of accept
 
 
 def ask_status(data_dir: Path) -> AgentStatus | None:

@@ -363,7 +363,7 @@ class Supervisor:
             return
         cause = UNKNOWN
         if self._child is not None and self._child.pid == ended:
-            cause = end_cause(self._child.poll())
+            cause = end_cause(exit_code(self._child))
         if cause == "SIGKILL" and self._kills.grew():
             cause = OUT_OF_MEMORY
         self._ends.append(cause)
@@ -422,6 +422,18 @@ class Supervisor:
             return bool(select.select([handle], [], [], patience_s)[0])
         finally:
             os.close(handle)
+
+
+def exit_code(child: "subprocess.Popen[bytes]") -> int | None:
+    """The exit code of a child whose first thread has ended, as in ``Popen.returncode``.
+
+    The kernel gives it once all threads of the child have ended, a moment later. None if they have
+    not within CLOSE_S.
+    """
+    try:
+        return child.wait(timeout=limits.CLOSE_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _birth(pid: int) -> str:

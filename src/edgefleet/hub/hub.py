@@ -20,8 +20,9 @@ from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_history import device_history
 from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
+from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
-from edgefleet.hub.limits import DEVICE_REPORTS, QUARANTINED_SHOWN, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
+from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.registry import RegisteredRelease, Registry
@@ -34,19 +35,14 @@ from edgefleet.hub.truth import WaitingTruth
 from edgefleet.protocol.device import (
     EnrolAnswer,
     EnrolRequest,
-    ModelReport,
-    Phase,
-    isolation_text,
 )
 from edgefleet.protocol.device_commands import DeviceFilter
-from edgefleet.protocol.disk_fault import disk_fault_text, disk_wait
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
     ClaimRequest,
     Claims,
     DeviceHistory,
-    DeviceModel,
     DevicePage,
     DeviceView,
     FleetView,
@@ -56,7 +52,6 @@ from edgefleet.protocol.operator import (
     Names,
     PlanFleet,
     PublishRequest,
-    QuarantinedDevice,
     QuarantinedDevices,
     ReleaseView,
     RolloutHistory,
@@ -77,8 +72,6 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.fleet.device_models import furthest
-from edgefleet.rollout.fleet.eligibility import variants_of
 from edgefleet.rollout.fleet.reports import FleetFigures
 from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.plan_fleet import compose
@@ -107,7 +100,6 @@ class Hub:
         self.operator_token = folder.operator_token(entropy)
         secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
-        self._started_at = clock.now()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
         self._metrics = Metrics()
         self._history = ReleaseHistory()
@@ -140,6 +132,9 @@ class Hub:
         self.restored = Restored(store, engine, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
+        )
+        self._views = DeviceViews(
+            engine, self._devices, self.registry, self._truth, started_at=clock.now()
         )
         self.device_commands = DeviceCommands(
             store, engine, self._devices, self._truth, clock, view=self.device
@@ -288,7 +283,8 @@ class Hub:
             self._known(parse_runs(only.runs))
         rows = self._queries.rows(only, self.clock.now())
         rows = rows[rows.searchsorted(start) :]
-        page = tuple(self._device(row) for row in rows[:limit].tolist())
+        now = self.clock.now()
+        page = tuple(self._views.view(row, now) for row in rows[:limit].tolist())
         return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
 
     def names(self, kind: str, prefix: str, model: str, limit: int) -> Names:
@@ -312,11 +308,11 @@ class Hub:
 
     def device(self, name: str) -> DeviceView:
         """Raises OperatorError ``not_found``."""
-        return self._device(self.row(name))
+        return self._views.view(self.row(name), self.clock.now())
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._why_device(self.row(name), self.clock.now())
+        return self._views.why(self.row(name), self.clock.now())
 
     def device_history(self, name: str) -> DeviceHistory:
         """The last attempts of a device at releases. Raises OperatorError ``not_found``."""
@@ -400,19 +396,7 @@ class Hub:
 
         The count is complete; at most ``QUARANTINED_SHOWN`` devices are listed.
         """
-        fleet, engine = self._engine.fleet, self._engine
-        found: list[QuarantinedDevice] = []
-        count = 0
-        for model in self.registry.models():
-            rows = engine.quarantined_rows(model)
-            count += len(rows)
-            found += [
-                QuarantinedDevice(
-                    name=fleet.name(row), model=model, rollbacks=engine.rollbacks(model, row)
-                )
-                for row in rows[: QUARANTINED_SHOWN - len(found)].tolist()
-            ]
-        return QuarantinedDevices(count=count, devices=tuple(found))
+        return self._views.quarantined()
 
     async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
@@ -536,70 +520,6 @@ class Hub:
                 "not_found", f"There is no release {runs.release} of {runs.model}.", field=field
             )
         return runs
-
-    def _device(self, row: int) -> DeviceView:
-        fleet, now = self._engine.fleet, self.clock.now()
-        why = self._why_device(row, now)
-        return DeviceView(
-            name=fleet.name(row),
-            profile=fleet.profile(row),
-            labels=dict(fleet.labels(row)),
-            agent_version=self._devices.facts(row).agent_version,
-            enrolled_at=self._devices.enrolled_at(row),
-            last_seen=(last_seen := fleet.last_seen(row)),
-            before_start=last_seen is not None and last_seen < self._started_at,
-            online=fleet.online(row, now),
-            models=self._device_models(row, {wait.model: wait.text for wait in why.waits}),
-            unknown_set=not fleet.set_of(row).is_known,
-            labels_waiting=self._truth.waiting(row),
-            serving=fleet.serving.view(row),
-            quarantined=self._engine.quarantined_models(row),
-            own_labels=self._devices.label_owners.by_device(row),
-            set_labels=self._devices.label_owners.by_operator(row),
-            disk_fault=(fault := self._devices.facts(row).disk_fault),
-            disk_fault_text=disk_fault_text(fault),
-            line=why.line,
-        )
-
-    def _why_device(self, row: int, now: float) -> WaitReport:
-        """The reasons of the engine. The fault of the device's disk comes first, if it has one."""
-        why = self._engine.why_device(row, now)
-        fault = self._devices.facts(row).disk_fault
-        if not fault:
-            return why
-        wait = disk_wait(fault)
-        return replace(why, line=f"{wait.text} {why.line}", waits=(wait, *why.waits))
-
-    def _device_models(self, row: int, lines: Mapping[str | None, str]) -> tuple[DeviceModel, ...]:
-        """The models that the device has or should have. ``lines`` has the reason by model."""
-        engine = self._engine
-        reported = {report.model: report for report in engine.fleet.models.reports(row)}
-        named = sorted({*reported, *engine.desired_models(row)} - {""})
-        phase = furthest(engine.fleet.models.activity(row)) if "" in reported else Phase.IDLE
-        none = ModelReport(model="", phase=phase)  # an agent with one model may not name it
-        isolated = {one.model: one.reason for one in self._devices.facts(row).isolated}
-        return tuple(
-            DeviceModel(
-                model=model,
-                release=(report := reported.get(model, none)).release,
-                phase=report.phase.value,
-                desired=engine.desired(row, model),
-                rollout=engine.rollout_of(row, model),
-                memory_limit_mib=self._memory_limit(row, model, report.release),
-                line=lines.get(model, ""),
-                isolation=(reason := isolated.get(model, "")),
-                isolation_text=isolation_text(reason),
-            )
-            for model in named
-        )
-
-    def _memory_limit(self, row: int, model: str, release: str | None) -> int | None:
-        """The memory that the release may use on the device, in MiB. None if it is unknown."""
-        if release is None or release not in self.registry.models().get(model, ()):
-            return None
-        variants = variants_of(self.registry.release(model, release).manifest)
-        variant = variants.get(self._engine.fleet.profile(row))
-        return None if variant is None else variant.memory_limit_mib
 
     def _model(self, name: str, running: Mapping[str, dict[str, int]]) -> ModelView:
         newest_first = tuple(reversed(tuple(self.registry.models()[name])))

@@ -71,7 +71,7 @@ class VirtualDisk:
         inside = f"{_checked(source)}/"
         moved = [name for name in self._files if name == source or name.startswith(inside)]
         if not moved:
-            raise FileNotFoundError(source)
+            raise DeviceError("disk_failed", f"There is no {source} to rename.")
         for name in moved:
             data = self._files[name]
             self._drop(name)
