@@ -53,6 +53,10 @@ class DeviceQueries:
                 found: Mask = np.zeros(len(fleet), np.bool_)
                 found[[row for row, _ in self._engine.ahead.devices()]] = True
                 return found
+            case "disk_fault":
+                faulty: Mask = np.zeros(len(fleet), np.bool_)
+                faulty[fleet.disk_faults.rows()] = True
+                return faulty
             case "failed":
                 return self._failed()
             case _:

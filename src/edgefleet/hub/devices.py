@@ -251,6 +251,7 @@ class Devices:
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
+        self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(device.facts.profile)
         if device.enrolled_as is not None:
             self._credential_names[row] = device.enrolled_as.partition("/")[0]
@@ -264,6 +265,7 @@ class Devices:
 
     def _set_facts(self, row: int, facts: Facts) -> None:
         self._facts[row] = self._shared(facts)
+        self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(facts.profile)
         self._fleet.set_facts(
             row,

@@ -449,6 +449,7 @@ class Hub:
             unknown_sets=figures.unknown_sets,
             serving_down=figures.serving.down,
             serving_unstable=figures.serving.unstable,
+            disk_faults=figures.disk_faults,
             quarantined=self._queries.quarantined_count(),
             ahead=self.restored.ahead_count,
             unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],

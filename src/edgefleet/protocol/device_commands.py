@@ -9,7 +9,7 @@ from edgefleet.protocol.device import Name
 from edgefleet.protocol.wire import Wire
 
 SEARCH_CHARS: Final = 100
-STATES: Final = ("online", "offline", "quarantined", "failed", "ahead")
+STATES: Final = ("online", "offline", "quarantined", "failed", "ahead", "disk_fault")
 
 _Person = Annotated[str, Meta(min_length=1, max_length=63)]
 _Note = Annotated[str, Meta(max_length=500)]

@@ -207,6 +207,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
     serving_down: int = 0  # online devices that do not serve a confirmed release
     serving_unstable: int = 0  # online devices whose serving process ended in the last hour
+    disk_faults: dict[str, int] = msgspec.field(default_factory=dict)  # devices, by code
     ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
     unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
     quarantined: int = 0  # devices on which two different releases of a model failed

@@ -69,6 +69,7 @@ class FakeDevice:
     trial: Attempt | None = None
     window: str | None = None  # the release of the last reported requests
     dead: bool = False  # never checks in
+    disk_fault: str = ""  # why it defers each release, a code of base.errors
     deferred: Offer | None = None  # the last deferred offer
     spool: list[Outcome] = field(default_factory=list)
     seq: int = 0  # number of the last check-in
@@ -131,6 +132,10 @@ class FakeDevice:
             self.staging = Attempt(offer, now + self.fetch_s)
 
     def _staged(self, offer: Offer, fate: Fate, now: float) -> None:
+        if self.disk_fault:
+            self.deferred = offer
+            self._report(offer, OutcomeKind.DEFERRED, now, self.disk_fault)
+            return
         match fate:
             case Fate.REFUSES:
                 self._report(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)

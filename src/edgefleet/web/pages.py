@@ -94,7 +94,7 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
         "rollout_rows",
         "audit_lines",
     )
-    waiting = len(needs) + bool(quarantined.count) + frozen.frozen
+    waiting = len(needs) + bool(quarantined.count) + bool(fleet.disk_faults) + frozen.frozen
     title = f"({waiting}) Fleet now" if waiting else "Fleet now"
     return Page(title, "fleet", "fleet.html", parts, context, fleet)
 

@@ -8,6 +8,7 @@ from edgefleet.cli.doctor import (
     clock,
     data_folder,
     disk,
+    disk_faults,
     hub,
     keys,
     python,
@@ -33,6 +34,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("releases", unused_releases.check),
     ("rollouts", rollouts.check),
     ("devices", quarantined_devices.check),
+    ("device disks", disk_faults.check),
     ("restored", restored.check),
 )
 

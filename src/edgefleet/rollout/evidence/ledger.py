@@ -70,6 +70,12 @@ _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
 _STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
 
+def _words(outcome: Outcome) -> str:
+    """The reason of an outcome, with the words of the device."""
+    detail = outcome.detail.rstrip(". ")
+    return f"{reason_text(outcome.reason)} ({detail})" if detail else reason_text(outcome.reason)
+
+
 class Ledger:
     """Ten bytes per device, and counts that are updated with each report."""
 
@@ -105,7 +111,7 @@ class Ledger:
         if outcome.kind in WITH_REASON:
             self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:
-            self.deferrals[row] = outcome.detail or reason_text(outcome.reason)
+            self.deferrals[row] = _words(outcome)
             if outcome.wrong_bytes is not None:
                 self.wrong_bytes[row] = outcome.wrong_bytes
         if after == before:
@@ -159,8 +165,7 @@ class Ledger:
             for row in rows.tolist():
                 self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:
-            words = outcome.detail or reason_text(outcome.reason)
-            self.deferrals.update(dict.fromkeys(rows.tolist(), words))
+            self.deferrals.update(dict.fromkeys(rows.tolist(), _words(outcome)))
             if outcome.wrong_bytes is not None:
                 self.wrong_bytes.update(dict.fromkeys(rows.tolist(), outcome.wrong_bytes))
         return new

@@ -5,6 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.comparisons import comparison_name
 from edgefleet.protocol.device import Offer, Phase
+from edgefleet.protocol.disk_fault import disk_wait
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
@@ -42,8 +43,8 @@ def explain_device(
     ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
     ``refusal`` returns the reason why the device may not start the release of a rollout now. None
     if it may. Each reason has its model, whose last reason summarises it. With several models the
-    line is that of a model that waits, if one does, and names the model. Serving that fails comes
-    before all of them.
+    line is that of a model that waits, if one does, and names the model. A disk that cannot be
+    written comes before all of them, then serving that fails.
     """
     found: dict[str, list[Wait]] = {}
     on_device = {report.model for report in fleet.models.reports(row) if report.model}
@@ -68,7 +69,16 @@ def explain_device(
     serving = _serving(row, fleet)
     if serving and not away:
         line = f"{serving[0].text} {line}"
-    return WaitReport(about=about, at=now, line=line, waits=(*away, *serving, *waits))
+    disk = _disk(row, fleet)
+    if disk:
+        line = f"{disk[0].text} {line}"
+    return WaitReport(about=about, at=now, line=line, waits=(*disk, *away, *serving, *waits))
+
+
+def _disk(row: int, fleet: Fleet) -> tuple[Wait, ...]:
+    """The fault of the device's disk. Empty if the device can write."""
+    fault = fleet.disk_faults.get(row)
+    return (disk_wait(fault),) if fault else ()
 
 
 def _serving(row: int, fleet: Fleet) -> tuple[Wait, ...]:
