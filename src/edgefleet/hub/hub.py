@@ -368,6 +368,7 @@ class Hub:
             self._engine.without_room(spec),
             interval_s=self.settings.interval_s,
             now=now,
+            blocked=self._engine.waiting_for_a_person(spec.model),
             warnings=warnings(state),
             interface=state.interface,
         )

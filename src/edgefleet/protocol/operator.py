@@ -233,8 +233,9 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
     the profile of the selected devices. ``replaced`` counts the devices that run another release of
     the model now, by release, and ``beside`` those that run other models, by model and release
-    ("detector 3"). The release displaces none of these other models. ``warnings`` are sentences on
-    limits that the releases before were above.
+    ("detector 3"). The release displaces none of these other models. ``left_out`` counts the
+    devices that get nothing until a person acts, by wait code; they count nowhere else.
+    ``warnings`` are sentences on limits that the releases before were above.
     """
 
     at: float
@@ -247,6 +248,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
     replaced: dict[str, int] = msgspec.field(default_factory=dict)
     beside: dict[str, int] = msgspec.field(default_factory=dict)
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     interface: tuple[str, ...] = ()  # changes that clients of the releases that run now notice
 
