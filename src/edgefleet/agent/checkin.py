@@ -198,6 +198,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
         sent=None,
         link_failures=0,
         hub_loss=None,
+        hub_reached=True,
         checkin_at=device.now + pause,
         known=None if wants_models or reports is None else reports.models,
     )

@@ -22,6 +22,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     draw: float
     pace: Pace = Pace()
     disk_fault: str = ""  # as in DiskChecked
+    disk_detail: str = ""
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
@@ -147,9 +148,13 @@ class TruthGiven(Wire, frozen=True, kw_only=True):
 
 
 class DiskChecked(Wire, frozen=True, kw_only=True):
-    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded."""
+    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded.
+
+    ``detail`` names the path and the error of the operating system.
+    """
 
     fault: str
+    detail: str = ""
 
 
 Event = (

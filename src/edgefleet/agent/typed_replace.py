@@ -93,6 +93,7 @@ class SoftChanges(TypedDict, total=False):
     checkin_at: float
     link_failures: int
     hub_loss: HubLoss | None
+    hub_reached: bool
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
