@@ -120,13 +120,18 @@ class Facts(Wire, frozen=True, kw_only=True):
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
-    """Exchanges a one-use claim for a credential."""
+    """Exchanges a one-use claim for a credential.
+
+    ``key`` is a secret of the device: a claim that was used gives the credential again to the same
+    key, as after an answer that was lost. Empty from older agents, which need another claim.
+    """
 
     protocol: int
     claim: Annotated[str, Meta(max_length=200)]
     name: Name
     facts: Facts
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    key: Annotated[str, Meta(max_length=128)] = ""
 
 
 class EnrolAnswer(Wire, frozen=True, kw_only=True):

@@ -148,6 +148,15 @@ class Reader:
             for id_, at, actor, action, about, detail in rows
         )
 
+    def enrolled_with(self, digest: str, key_digest: str) -> int | None:
+        """The row of the device that used the claim with this key. None if none did."""
+        found = self._connection.execute(
+            "SELECT used_by FROM claim WHERE digest = ? AND key_digest = ? AND key_digest != ''"
+            " AND used_by IS NOT NULL",
+            (digest, key_digest),
+        ).fetchone()
+        return None if found is None else int(found[0])
+
     def check_claim(self, digest: str, now: float) -> None:
         """Reject an invalid claim early, without a write.
 
