@@ -4,6 +4,27 @@ from mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "a run that returns once makes a copy",
+        "rollout/fleet/copies.py",
+        "returns[run] < RETURNS and row not in self._cleared",
+        "returns[run] < 1 and row not in self._cleared",
+        ("tests/rollout/test_copies.py",),
+    ),
+    Mutant(
+        "of many copies none is known when it returns",
+        "rollout/fleet/copies.py",
+        "    elif run < highest:\n        del runs[highest]",
+        "    else:\n        del runs[oldest]",
+        ("tests/rollout/test_copies.py",),
+    ),
+    Mutant(
+        "the figures of a copied device count",
+        "rollout/intake.py",
+        "        if self._fleet.copies.is_copied(row):\n            return\n",
+        "",
+        ("tests/rollout/test_checkin.py",),
+    ),
+    Mutant(
         "a check-in is answered before its reports are recorded",
         "rollout/checkin.py",
         "        for outcome in fresh\n",

@@ -13,6 +13,8 @@ from edgefleet.protocol.device import IsolationReason
 from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from support.agent_process import AgentProcess, Publisher, device
 from support.bad_requests import (
+    LIMIT_MIB,
+    PLANTED,
     Client,
     confirmed,
     finals,
@@ -23,10 +25,6 @@ from support.bad_requests import (
 )
 from support.cgroup import memory_group
 from support.fake_hub import FakeHub, fake_hub
-
-_PATHS = [str(Path(__file__).parents[1] / "support" / "bad_runtime"), os.environ.get("PYTHONPATH")]
-PLANTED = {"PYTHONPATH": os.pathsep.join(filter(None, _PATHS))}
-LIMIT_MIB = 600  # of agent, serving process and worker; they take about 250 without a leak
 
 
 @pytest.fixture

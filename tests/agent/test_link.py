@@ -152,7 +152,10 @@ def test_a_claim_that_was_used_raises_and_keeps_nothing(
 def test_a_check_in_is_answered(hub: FakeHub, storage: FolderStorage) -> None:
     link = linked(hub, enrolled(hub, storage), storage)
     assert isinstance(link.check_in(SAID), CheckInAnswered)
-    assert hub.check_ins == [SAID]
+    second = msgspec.structs.replace(SAID, seq=2)
+    assert isinstance(link.check_in(second), CheckInAnswered)
+    assert link.run > 0
+    assert hub.check_ins == [msgspec.structs.replace(SAID, run=link.run), second]
     link.close()
 
 
@@ -162,6 +165,12 @@ def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderSt
     failed = link.check_in(SAID)
     assert isinstance(failed, CheckInFailed)
     assert (failed.code, failed.next_seq) == ("checkin_replayed", 42)
+    next_one, later = (msgspec.structs.replace(SAID, seq=seq) for seq in (42, 43))
+    link.check_in(next_one)
+    hub.last_seq = 50
+    for said in (later, msgspec.structs.replace(SAID, seq=51)):
+        link.check_in(said)
+    assert [one.run for one in hub.check_ins if one.seq in (42, 51)] == [link.run, link.run]
     link.close()
 
 

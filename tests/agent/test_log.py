@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.agent import log
 from edgefleet.agent.event import (
@@ -19,6 +20,8 @@ from edgefleet.agent.event import (
 from edgefleet.agent.narration import narrate
 from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
+from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from support.agent_steps import check_in, installed, to_watching
 from support.agent_world import FACTS, Device, offer, serving, trial_crashed
 from support.device_world import World
@@ -175,6 +178,18 @@ def test_serving_that_ends_is_told_with_its_signal_and_its_return() -> None:
     assert lines(device, ended)[0] == (
         "The serving process ended by itself: SIGKILL, while digits ran (2 times in the last hour)."
     )
+
+
+def test_a_worker_that_ends_is_told_with_its_model() -> None:
+    device = installed()
+    (mine,) = serving("1", ready=False).models
+    ended = ServingStatus(pid=100, models=(replace(mine, confirmed_ended=OUT_OF_MEMORY),))
+    probed = ServingProbed(status=ended, alive=True, draw=0.5)
+    assert lines(device, probed) == [
+        "The worker of digits ended by itself: SIGKILL (out of memory).",
+        "Serving is down: no release of digits is served.",
+    ]
+    assert lines(device, probed) == []
 
 
 def test_a_trial_that_fails_says_its_cause() -> None:

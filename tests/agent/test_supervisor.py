@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from edgefleet.agent import limits
-from edgefleet.agent.supervisor import MARKS, PID, Supervisor, exit_code
+from edgefleet.agent.supervisor import MARKS, PID, Supervisor
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
+from edgefleet.base.exits import exit_code
 from edgefleet.base.storage import FolderStorage
 from edgefleet.protocol.run_marks import record
 from edgefleet.protocol.serving import ServingStatus
@@ -250,7 +251,7 @@ def test_the_exit_code_is_known_although_a_thread_outlives_the_first() -> None:
             time.sleep(0.01)
         assert child.poll() is None  # dead for /proc, but not yet for its parent
         threading.Timer(0.2, child.stdin.close).start()
-        assert exit_code(child) == -signal.SIGKILL
+        assert exit_code(child, 30.0) == -signal.SIGKILL
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
 from edgefleet.protocol.device_commands import (
+    ClearCopy,
     DeviceFilter,
     LabelDevice,
     RemovedDevice,
@@ -222,6 +223,13 @@ CALLS = (
         "/api/v1/devices/lyon-0001/unquarantine",
         READS.device_views[0],
         body=operator.Unquarantine(person="ada"),
+    ),
+    Call(
+        "clear_copy",
+        lambda hub: hub.clear_copy("lyon-0001", ClearCopy(person="ada")),
+        "/api/v1/devices/lyon-0001/clear-copy",
+        READS.device_views[0],
+        body=ClearCopy(person="ada"),
     ),
     Call("rollouts", lambda hub: hub.rollouts(), "/api/v1/rollouts", READS.rollouts()),
     Call("rollout", lambda hub: hub.rollout("ro-1"), "/api/v1/rollouts/ro-1", VIEW),

@@ -183,6 +183,7 @@ def test_the_metrics_show_each_wait_that_needs_a_person(code: WaitCode) -> None:
         rollouts={},
         waits=[("ro-1", report)],
         quarantined=0,
+        copied=0,
         ahead=0,
         unknown=0,
         labels=(),

@@ -106,3 +106,43 @@ def test_a_hub_restored_from_an_older_copy_waits_for_the_operator(tmp_path: Path
         fleet.until(lambda: fleet.client.fleet().online == 2)
         fleet.until(lambda: fleet.runs("cam-1") == "1")
         assert "accept_restored" in edgefleet("audit").out
+
+
+def test_agents_on_copied_disks_are_shown_count_once_and_wait_for_an_operator(
+    tmp_path: Path,
+) -> None:
+    with real_fleet(tmp_path) as fleet:
+        edgefleet = fleet.edgefleet
+        one, other = fleet.add("cam-1"), fleet.agent("cam-1", home="copy")
+        fleet.roll_out("1")
+        one.kill()
+        shutil.copytree(one.data, other.data, ignore=shutil.ignore_patterns("*.sock", "*.pid"))
+        one.start()
+        one.wait_serving()
+        assert not fleet.client.device("cam-1").copies  # killed and started again: one device
+        other.start()
+        fleet.until(lambda: len(fleet.client.device("cam-1").copies) == 2)
+        seen = fleet.client.fleet()
+        assert (seen.copied, seen.total, seen.online) == (1, 1, 1)
+        assert seen.on_release == {"digits": {"1": 1}}
+        shown = edgefleet("device", "show", "cam-1").out
+        for run in fleet.client.device("cam-1").copies:
+            assert f"number {run.run}." in one.log() + other.log()
+            assert f"{run.run}, last seen" in shown
+        assert "online, copied" in edgefleet("device", "list", "--copied").out
+        assert "Several agents use the credential" in edgefleet("device", "why", "cam-1").out
+        assert "edgefleet_copied_devices 1" in fleet.client.metrics()
+        fleet.hub.stop()
+        fleet.hub.start()
+        assert fleet.client.fleet().copied == 1  # the hub remembers it
+        fleet.until(lambda: fleet.client.device("cam-1").online)
+        assert len(fleet.client.device("cam-1").copies) == 2
+        for agent in (one, other):
+            assert agent.wait_serving()[1].release == "1"
+        other.stop()
+        cleared = edgefleet("device", "clear-copy", "cam-1", "--note", "one card is erased").out
+        assert cleared.startswith("cam-1 is no longer copied.")
+        assert edgefleet("device", "clear-copy", "cam-1").exit == 3
+        fleet.roll_out("2")
+        assert not fleet.client.device("cam-1").copies
+        assert one.wait_serving()[1].release == "2"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet.agent.agent_status import FAILS_FROM
 from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.network import HttpLink
@@ -21,13 +22,17 @@ from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import Observed, watch
 from edgefleet.protocol.operator import ClaimRequest, DeviceView
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from edgefleet.security.signing import PublisherKey
 from edgefleet.web.session import Sessions
 from support.agent_process import AgentProcess
+from support.bad_requests import LIMIT_MIB, PLANTED, Client
+from support.cgroup import memory_group
 from support.command_line import CommandLine
 from support.tiny_releases import publish, tiny_release
 
 KILLS = 7
+OOM_WORDS = "SIGKILL (out of memory)"
 GATE = GateSpec(min_sample=1, soak_s=0.1, confirm_after_s=0.5, silence_s=60.0)
 
 
@@ -78,14 +83,22 @@ def stack() -> Generator[ExitStack]:
         yield ending
 
 
-def on_release_1(folder: Path, hub: ServedHub, stack: ExitStack) -> AgentProcess:
+def on_release_1(
+    folder: Path,
+    hub: ServedHub,
+    stack: ExitStack,
+    *,
+    fault: str = "",
+    description: str = "",
+    environ: dict[str, str] | None = None,
+) -> AgentProcess:
     """A device that has confirmed release 1 of a completed rollout."""
     client, key = hub.client(), PublisherKey.generate()
-    publish(client, key, tiny_release(folder / "releases", "1"))
+    publish(client, key, tiny_release(folder / "releases", "1", description=description))
     (claim,) = client.claim(ClaimRequest(count=1)).claims
-    agent = AgentProcess(folder, hub, key, claim=claim, name="cam-1")
+    agent = AgentProcess(folder, hub, key, claim=claim, name="cam-1", fault=fault)
     stack.callback(agent.end)
-    agent.start()
+    agent.start(environ=environ)
     agent.wait(lambda state: state.facts_known)
     waves = (WaveSpec(percent=100),)
     spec = RolloutSpec(model="digits", release="1", waves=waves, gate=GATE, bake_s=0)
@@ -151,36 +164,78 @@ def health(agent: AgentProcess) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def is_told_in_each_place(
+    hub: ServedHub, agent: AgentProcess, view: DeviceView, cause: str, *, words: str, count: int
+) -> None:
+    """``view`` was read once the hub knew of these ends. ``words`` are those of the cause."""
+    times = "once" if count == 1 else f"{count} times"
+    said = f"{count}x {words}"
+    text = f"The serving process ended by itself {times} in the last hour ({said})."
+    assert text in view.line
+
+    code, answer = health(agent)
+    assert code == 1
+    told = rf"unhealthy: .*\({re.escape(said)}\)\. \(since \d{{4}}-.*Z\)\n"
+    assert re.fullmatch(told, answer)
+    assert agent.log().count(f"ended by itself: {words}") == count
+
+    command = CommandLine(agent.folder, {"EDGEFLEET_HUB": hub.url, "EDGEFLEET_TOKEN": hub.token})
+    assert said in command("device", "list").out
+    assert said in command("device", "why", "cam-1").out
+    page = hub.read("/devices/cam-1")
+    assert said in page
+    assert f'edgefleet_serving_ends{{cause="{cause}"}} {count}' in hub.read("/metrics")
+
+
 def test_a_serving_process_that_is_killed_is_told_in_each_place(
     hub: ServedHub, tmp_path: Path, stack: ExitStack
 ) -> None:
     agent, client = on_release_1(tmp_path, hub, stack), hub.client()
     assert health(agent) == (0, "healthy: Serves digits 1.\n")
     assert client.device("cam-1").serving is None
-    pid = 0
+    came = 0
     began = time.time()
     for _ in range(KILLS):
         pid, _ = agent.wait_serving()
-        asked = checkins(hub)
+        came = checkins(hub)
         os.kill(pid, signal.SIGKILL)
         while agent.status() is not None:
             time.sleep(0.01)
     view = wait_for(
-        client, lambda view: ends(view) == {"SIGKILL": KILLS}, within=Checkins(hub, asked + 2)
+        client, lambda view: ends(view) == {"SIGKILL": KILLS}, within=Checkins(hub, came + 2)
     )
     assert view.serving is not None
     assert began < view.serving.since < time.time()
-    text = f"The serving process ended by itself {KILLS} times in the last hour ({KILLS}x SIGKILL)."
-    assert text in view.line
+    is_told_in_each_place(hub, agent, view, "SIGKILL", words="SIGKILL", count=KILLS)
 
-    code, words = health(agent)
-    assert code == 1
-    assert re.fullmatch(rf"unhealthy: .*\({KILLS}x SIGKILL\)\. \(since \d{{4}}-.*Z\)\n", words)
-    assert agent.log().count("The serving process ended by itself: SIGKILL") == KILLS
 
-    command = CommandLine(tmp_path, {"EDGEFLEET_HUB": hub.url, "EDGEFLEET_TOKEN": hub.token})
-    assert f"{KILLS}x SIGKILL" in command("device", "list").out
-    assert f"{KILLS}x SIGKILL" in command("device", "why", "cam-1").out
-    page = hub.read("/devices/cam-1")
-    assert f"{KILLS}x SIGKILL" in page
-    assert f'edgefleet_serving_ends{{cause="SIGKILL"}} {KILLS}' in hub.read("/metrics")
+def test_a_serving_process_that_is_killed_for_memory_is_told_in_each_place(
+    hub: ServedHub, tmp_path: Path
+) -> None:
+    with memory_group(LIMIT_MIB) as group, ExitStack() as stack:
+        if group is None:
+            pytest.skip("This machine does not allow a memory cgroup.")
+        agent = on_release_1(
+            tmp_path, hub, stack, fault=group.join(), description="leak on white", environ=PLANTED
+        )
+        client, began = hub.client(), time.time()
+        with Client(agent.serve) as asking:
+            asking.wait_for("1")
+            asking.bad.set()
+            while agent.log().count("ended by itself") < FAILS_FROM:
+                time.sleep(0.01)
+            came = checkins(hub)
+            asking.bad.clear()
+            wait_for(
+                client,
+                lambda view: ends(view).get(OUT_OF_MEMORY, 0) >= FAILS_FROM,
+                within=Checkins(hub, came + 2),
+            )
+            asking.wait_for("1")
+        view = client.device("cam-1")
+        assert view.serving is not None
+        assert began < view.serving.since < time.time()
+        assert list(ends(view)) == [OUT_OF_MEMORY]
+        is_told_in_each_place(
+            hub, agent, view, OUT_OF_MEMORY, words=OOM_WORDS, count=ends(view)[OUT_OF_MEMORY]
+        )

@@ -252,6 +252,24 @@ def test_figures_count_for_the_release_that_the_report_of_the_same_check_in_bega
     assert engine.view("ro-1", NOW).evidence.canary.requests == figures.requests
 
 
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("batch", [False, True])
+def test_figures_of_a_copied_device_count_in_no_cohort(*, copied: bool, batch: bool) -> None:
+    engine = engine_with(1)
+    start, figures = report(STARTED), telemetry(NEW)
+    step = pending(checkin.begin(engine, 0, check_in(start, release=NEW, phase=Phase.TRIAL), NOW))
+    answered(checkin.finish(engine, step, (start,), NOW))
+    if copied:
+        engine.fleet.copies.load({0: {1: NOW, 2: NOW}})
+    said = check_in(release=NEW, phase=Phase.TRIAL, telemetry=figures, seq=2)
+    if batch:
+        checkin.begin_batch(engine, np.array([0]), said, NOW)
+    else:
+        answered(checkin.begin(engine, 0, said, NOW))
+    counted = engine.view("ro-1", NOW).evidence.canary.requests
+    assert counted == (0 if copied else figures.requests)
+
+
 # Planted: shells and cores that have another order.
 
 

@@ -1,9 +1,11 @@
 """A client that asks an agent's serving process about what a bad release ends on, and what is seen."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
@@ -19,6 +21,11 @@ from support.tiny_models import pixels
 
 WHITE: Final = 300.0
 """The value of all pixels of a picture that no golden set has."""
+_PATHS: Final = (str(Path(__file__).parent / "bad_runtime"), os.environ.get("PYTHONPATH"))
+PLANTED: Final = {"PYTHONPATH": os.pathsep.join(filter(None, _PATHS))}
+"""The environment of an agent whose serving process obeys the descriptions of bad releases."""
+LIMIT_MIB: Final = 600
+"""Of agent, serving process and worker; they take about 250 without a leak."""
 
 
 class Client:

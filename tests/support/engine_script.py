@@ -18,11 +18,11 @@ from edgefleet.cli.rollout.render import WARNINGS, rollout_lines
 from edgefleet.cli.values import DURATION, duration
 from edgefleet.cli.wait_report import wait_lines
 from edgefleet.protocol.comparisons import Elementwise
-from edgefleet.protocol.device import ModelReport, OutcomeKind
+from edgefleet.protocol.device import CheckIn, ModelReport, OutcomeKind
 from edgefleet.protocol.release import ReleaseManifest
 from edgefleet.protocol.rollout import RolloutSpec, Verb
 from edgefleet.protocol.today import today_rows
-from edgefleet.protocol.version import ONE_MODEL
+from edgefleet.protocol.version import ONE_MODEL, PROTOCOL
 from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from edgefleet.testing.release import fake_manifest
 
@@ -103,6 +103,8 @@ class Session:
             "thaw": self._thaw,
             "quarantined": self._quarantined,
             "unquarantine": self._unquarantine,
+            "clone": self._clone,
+            "clear_copy": self._clear_copy,
             "label": self._label,
             "rename": self._rename,
             "remove": self._remove,
@@ -273,6 +275,24 @@ class Session:
     def _unquarantine(self, said: list[str]) -> list[str]:
         """``unquarantine cam-0001``: clear a device's quarantine."""
         self.fleet.unquarantine(said[0])
+        return []
+
+    def _clone(self, said: list[str]) -> list[str]:
+        """``clone cam-0001``: a second agent uses its credential; both check in until it shows."""
+        row, fleet = self.fleet.row(said[0]), self.fleet.engine.fleet
+        reports = fleet.models.reports(row)
+        for run in (1, 2, 1, 2, 1):
+            for seq in (fleet.last_seq(row), fleet.last_seq(row) + 1):
+                report = CheckIn(
+                    protocol=PROTOCOL, seq=max(1, seq), run=run, models=reports, full=True
+                )
+                self.fleet.check_in(row, report)
+        self.fleet.devices[said[0]].seq = fleet.last_seq(row)
+        return [f"copied: {fleet.copies.is_copied(row)}"]
+
+    def _clear_copy(self, said: list[str]) -> list[str]:
+        """``clear_copy cam-0001``: the copies of the device are stopped."""
+        self.fleet.clear_copy(said[0])
         return []
 
     def _label(self, said: list[str]) -> list[str]:

@@ -42,7 +42,7 @@ from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
 from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
-from edgefleet.protocol.device import Facts, RuntimeVersion
+from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
 
 
 class Device:
@@ -171,6 +171,7 @@ class Device:
             entropy=self._entropy,
             must_enrol=must_enrol,
         )
+        LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 

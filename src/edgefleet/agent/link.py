@@ -123,6 +123,8 @@ class HubLink:
         entropy: Entropy,
         must_enrol: bool = False,
     ) -> None:
+        self.run = int.from_bytes(entropy.token(4), "big") or 1  # 0: none
+        self._run_is_known = False
         self.credential = credential
         self._hub = hub
         self._enrolment = enrolment
@@ -152,15 +154,18 @@ class HubLink:
             answer = self._post(credential, check_in)
         except (DeviceError, NetworkError, OperatorError) as error:
             self.close()
+            self._run_is_known = False
             self._renew_checkin_url()
             return self._failed(check_in, error)
         draw = self._entropy.uniform()
         try:
             parsed = _read(answer, CheckInAnswer)
         except EdgefleetError as error:
+            self._run_is_known = False
             if error.code in (UNKNOWN, *_NEED_CLAIM):
                 self._enrol_again(credential, error.code)
             return self._failed(check_in, error, next_seq=_next_seq(answer.body))
+        self._run_is_known = True
         return CheckInAnswered(seq=check_in.seq, answer=parsed, draw=draw)
 
     def close(self) -> None:
@@ -225,13 +230,19 @@ class HubLink:
         self._refused = error
 
     def _post(self, credential: Credential, check_in: CheckIn) -> Answer:
+        """Send a check-in, with the number of this run unless the hub has answered the last one.
+
+        If another agent checks in meanwhile, the hub refuses the next number of this one.
+        """
         if self._link is None:
             self._link = self._open_link(_over_http(credential.checkin_url))
         return self._link.request(
             "POST",
             CHECKIN_PATH,
             headers={**_JSON, **self.headers()},
-            body=encode(check_in),
+            body=encode(
+                check_in if self._run_is_known else msgspec.structs.replace(check_in, run=self.run)
+            ),
             timeout_s=limits.REQUEST_S,
         )
 

@@ -114,9 +114,12 @@ def _serving(before: AgentState, event: Event, after: AgentState, now: float) ->
         ran = f", while {' and '.join(event.ran)} ran" if event.ran else ""
         count = sum(now - end.at < ENDS_WITHIN_S for end in health.ends)
         often = f" ({count} times in the last hour)" if count > 1 else ""
-        for cause in event.ends:
-            text = f"The serving process ended by itself: {cause_text(cause)}{ran}{often}."
-            yield logging.WARNING, text
+        for end in health.ends:
+            if end not in was.ends:
+                which = f"The worker of {end.worker}" if end.worker else "The serving process"
+                during = "" if end.worker else ran
+                text = f"{which} ended by itself: {cause_text(end.cause)}{during}{often}."
+                yield logging.WARNING, text
     if health.down_since is not None and was.down_since is None:
         yield logging.WARNING, f"Serving is down: no release of {', '.join(health.down)} is served."
     elif health.down_since is None and was.down_since is not None:

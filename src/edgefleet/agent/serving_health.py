@@ -85,7 +85,9 @@ def _note_worker_ends(device: DeviceContext, status: ServingStatus | None) -> No
         if own.confirmed_ended and not known and own.model in device.models:
             installed = active_release(device.models[own.model])
             served = () if installed is None else ((own.model, installed.release),)
-            ends.append(NotedEnd(at=device.now, cause=own.confirmed_ended, served=served))
+            ends.append(
+                NotedEnd(at=device.now, cause=own.confirmed_ended, served=served, worker=own.model)
+            )
     if ends:
         _add(device, ends)
 

@@ -274,6 +274,7 @@ class NotedEnd(Wire, frozen=True, kw_only=True):
     at: float
     cause: str  # see protocol.serving_health
     served: tuple[tuple[str, str], ...] = ()  # model and release
+    worker: str = ""  # the model whose worker it was; empty for the shared process
 
 
 class HubLoss(Wire, frozen=True, kw_only=True):

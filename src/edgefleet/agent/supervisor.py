@@ -19,11 +19,11 @@ from typing import BinaryIO, Final
 from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
-from edgefleet.agent.memory_kills import MemoryKills
 from edgefleet.agent.run_files import RunFiles
 from edgefleet.agent.slots import MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
+from edgefleet.base.exits import MemoryKills, exit_code
 from edgefleet.base.network import Answer, HttpLink
 from edgefleet.base.storage import Storage
 from edgefleet.protocol import serving
@@ -363,7 +363,7 @@ class Supervisor:
             return
         cause = UNKNOWN
         if self._child is not None and self._child.pid == ended:
-            cause = end_cause(exit_code(self._child))
+            cause = end_cause(exit_code(self._child, limits.CLOSE_S))
         if cause == "SIGKILL" and self._kills.grew():
             cause = OUT_OF_MEMORY
         self._ends.append(cause)
@@ -422,18 +422,6 @@ class Supervisor:
             return bool(select.select([handle], [], [], patience_s)[0])
         finally:
             os.close(handle)
-
-
-def exit_code(child: "subprocess.Popen[bytes]") -> int | None:
-    """The exit code of a child whose first thread has ended, as in ``Popen.returncode``.
-
-    The kernel gives it once all threads of the child have ended, a moment later. None if they have
-    not within CLOSE_S.
-    """
-    try:
-        return child.wait(timeout=limits.CLOSE_S)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _birth(pid: int) -> str:

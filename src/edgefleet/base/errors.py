@@ -168,6 +168,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "device_not_quarantined": ErrorKind(
             _O, 409, _NEVER, "Run `edgefleet device why` to see the device's status."
         ),
+        "device_not_copied": ErrorKind(
+            _O, 409, _NEVER, "Run `edgefleet device list --copied` to see the copied devices."
+        ),
         "name_taken": ErrorKind(_O, 409, _FIX, "Choose another name, or rename the other device."),
         "labels_unsupported": ErrorKind(
             _O, 409, _FIX, "Update the agent, or post the labels to the serving process itself."

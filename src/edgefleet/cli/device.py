@@ -106,6 +106,7 @@ def show(invocation: Invocation, device: str) -> None:
         ("state", device_state(view)),
         *([("serving", serving_cell(view.serving, now))] if view.serving else []),
         *_quarantined(view.quarantined),
+        *(("agent run", f"{one.run}, last seen {age(one.last_seen, now)}") for one in view.copies),
         *([("disk", view.disk_fault_text)] if view.disk_fault else []),
         *([("late labels", f"{view.labels_waiting} wait")] if view.labels_waiting else []),
         *([("releases", _UNKNOWN_SET)] if view.unknown_set else []),
@@ -148,9 +149,10 @@ def _named(device: DeviceView, value: Callable[[DeviceModel], str | None]) -> st
 
 
 def device_state(device: DeviceView) -> str:
-    """``online`` or ``offline``, and ``quarantined`` if it is."""
+    """``online`` or ``offline``, and ``quarantined`` and ``copied`` if it is."""
     state = "online" if device.online else "offline"
-    return f"{state}, quarantined" if device.quarantined else state
+    state += ", quarantined" if device.quarantined else ""
+    return f"{state}, copied" if device.copies else state
 
 
 def _quarantined(models: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -232,10 +234,15 @@ def claim(
     if not invocation.json:
         url = access(invocation).url
         invocation.screen.note(
-            f"Valid for {duration(valid)}. Run on the device:\n"
-            f"  edgefleet agent run --hub {url} --claim CLAIM --name NAME"
+            f"Valid for {duration(valid)}. On the device, put {_one(count)} into a file that only "
+            "the agent's user can read, then run:\n"
+            f"  edgefleet agent run --hub {url} --claim-file FILE --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
+
+
+def _one(count: int) -> str:
+    return "the claim" if count == 1 else "one of the claims"
 
 
 @verb(

@@ -1,4 +1,4 @@
-"""``edgefleet device label``, ``rename`` and ``remove``: changes of single devices."""
+"""``edgefleet device label``, ``rename``, ``remove``, ``clear-copy``: changes of single devices."""
 
 import click
 
@@ -7,7 +7,7 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.values import LABEL
-from edgefleet.protocol.device_commands import LabelDevice, RemoveDevice, RenameDevice
+from edgefleet.protocol.device_commands import ClearCopy, LabelDevice, RemoveDevice, RenameDevice
 from edgefleet.protocol.operator import DeviceView
 
 
@@ -105,3 +105,24 @@ def remove(invocation: Invocation, device: str, person: str, note: str) -> None:
         for rollout, report in removed.reports.items()
     ]
     invocation.screen.answer(removed, lines)
+
+
+@verb(
+    "clear-copy",
+    examples=(
+        "edgefleet device clear-copy cam-0419",
+        "edgefleet device clear-copy cam-0419 --note 'the old card is erased' --json",
+    ),
+)
+@click.argument("device", metavar="DEVICE")
+@person_options
+@pass_invocation
+def clear_copy(invocation: Invocation, device: str, person: str, note: str) -> None:
+    """Clear a copied device: one agent is left that uses its credential.
+
+    The agent that checks in next gets new releases again. If another one of the known agents is
+    still at work, the device is copied again as soon as both have checked in.
+    """
+    with reach(invocation) as hub:
+        view = hub.clear_copy(device, ClearCopy(person=person, note=note))
+    invocation.screen.answer(view, [f"{view.name} is no longer copied. {view.line}"])

@@ -58,6 +58,11 @@ def show(invocation: Invocation) -> None:
                 else []
             ),
             *(
+                [("copied", f"{fleet.copied}: see `edgefleet device list --copied`")]
+                if fleet.copied
+                else []
+            ),
+            *(
                 [("ahead of the hub", f"{fleet.ahead}: see `edgefleet device list --ahead`")]
                 if fleet.ahead
                 else []

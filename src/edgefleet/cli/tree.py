@@ -80,6 +80,10 @@ def _device() -> Noun:
         "claim": Leaf(f"{command}claim", "Make one-use enrolment claims."),
         "quarantined": Leaf(f"{command}quarantined", "List quarantined devices."),
         "unquarantine": Leaf(f"{command}unquarantine", "Unquarantine a device."),
+        "clear-copy": Leaf(
+            "edgefleet.cli.device_verbs:clear_copy",
+            "Clear a copied device: the copies are stopped.",
+        ),
     }
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
 

@@ -34,6 +34,7 @@ from edgefleet.client.limits import (
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
 from edgefleet.protocol.device_commands import (
+    ClearCopy,
     DeviceFilter,
     LabelDevice,
     RemovedDevice,
@@ -157,6 +158,11 @@ class HubClient:
         return self._ask(
             "unquarantine", operator.DeviceView, body=request, parameters={"device": name}
         )
+
+    def clear_copy(self, name: str, request: ClearCopy) -> operator.DeviceView:
+        """Clear a copied device: the copies of it are stopped."""
+        names = {"device": name}
+        return self._ask("clear_copy", operator.DeviceView, body=request, parameters=names)
 
     def label_device(self, name: str, request: LabelDevice) -> operator.DeviceView:
         """Set labels of the operator, which override those of the device, or remove some."""

@@ -25,7 +25,13 @@ from edgefleet.hub.problems import HANDLERS
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint, Role
 from edgefleet.protocol.device import Endpoints, EnrolRequest
-from edgefleet.protocol.device_commands import DeviceFilter, LabelDevice, RemoveDevice, RenameDevice
+from edgefleet.protocol.device_commands import (
+    ClearCopy,
+    DeviceFilter,
+    LabelDevice,
+    RemoveDevice,
+    RenameDevice,
+)
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -265,6 +271,11 @@ async def _unquarantine(hub: Hub, request: Request) -> Answer:
     )
 
 
+async def _clear_copy(hub: Hub, request: Request) -> Answer:
+    row = hub.row(request.path_params["device"])
+    return await hub.copied.clear(row, await read_json(request, ClearCopy))
+
+
 async def _label_device(hub: Hub, request: Request) -> Answer:
     return await hub.device_commands.label(
         hub.row(request.path_params["device"]), await read_json(request, LabelDevice)
@@ -330,6 +341,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "frozen": _frozen,
     "quarantined": _quarantined,
     "unquarantine": _unquarantine,
+    "clear_copy": _clear_copy,
     "label_device": _label_device,
     "rename_device": _rename_device,
     "remove_device": _remove_device,

@@ -49,14 +49,12 @@ class DeviceQueries:
                 return online if state == "online" else ~online
             case "quarantined":
                 return self._quarantined()
+            case "copied":
+                return self._only(fleet.copies.rows)
             case "ahead":
-                found: Mask = np.zeros(len(fleet), np.bool_)
-                found[[row for row, _ in self._engine.ahead.devices()]] = True
-                return found
+                return self._only(self._engine.ahead.blocked_rows("", ""))
             case "disk_fault":
-                faulty: Mask = np.zeros(len(fleet), np.bool_)
-                faulty[fleet.disk_faults.rows()] = True
-                return faulty
+                return self._only(fleet.disk_faults.rows())
             case "failed":
                 return self._failed()
             case _:
@@ -65,6 +63,11 @@ class DeviceQueries:
                     f"{state!r} is not a state. The states are {', '.join(STATES)}.",
                     field="state",
                 )
+
+    def _only(self, rows: Rows) -> Mask:
+        found: Mask = np.zeros(len(self._engine.fleet), np.bool_)
+        found[rows] = True
+        return found
 
     def _quarantined(self) -> Mask:
         found: Mask = np.zeros(len(self._engine.fleet), np.bool_)

@@ -6,9 +6,10 @@ from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import QUARANTINED_SHOWN
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.truth import WaitingTruth
-from edgefleet.protocol.device import ModelReport, Phase, isolation_text
+from edgefleet.protocol.device import ModelReport, Phase, isolation_text, run_name
 from edgefleet.protocol.disk_fault import disk_fault_text
 from edgefleet.protocol.operator import (
+    AgentRun,
     DeviceModel,
     DeviceView,
     QuarantinedDevice,
@@ -57,6 +58,9 @@ class DeviceViews:
             labels_waiting=self._truth.waiting(row),
             serving=fleet.serving.view(row),
             quarantined=self._engine.quarantined_models(row),
+            copies=tuple(
+                AgentRun(run=run_name(run), last_seen=at) for run, at in fleet.copies.runs(row)
+            ),
             own_labels=self._devices.label_owners.by_device(row),
             set_labels=self._devices.label_owners.by_operator(row),
             disk_fault=(fault := fleet.disk_faults.get(row)),

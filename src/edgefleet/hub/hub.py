@@ -15,6 +15,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
+from edgefleet.hub.copied_devices import CopiedDevices
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_history import device_history
@@ -106,12 +107,7 @@ class Hub:
         self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database)
-        self._engine = engine = Engine(
-            now=clock.now(),
-            offline_after_s=settings.offline_s,
-            gate=settings.gate,
-            utc_offset_s=utc_offset_s,
-        )
+        self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
             self.blobs,
@@ -139,6 +135,7 @@ class Hub:
         self.device_commands = DeviceCommands(
             store, engine, self._devices, self._truth, clock, view=self.device
         )
+        self.copied = CopiedDevices(store, engine.fleet, clock, view=self.device)
         self.device_plane = DevicePlane(
             self._devices,
             engine,
@@ -193,6 +190,7 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         self.restored.load()
+        self.copied.load()
         self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
@@ -214,6 +212,7 @@ class Hub:
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
         await self.restored.flush()
+        await self.copied.flush()
         await self._devices.flush()
         self.folder.keep_release_counts(self._history.stored())
 
@@ -452,6 +451,7 @@ class Hub:
             serving_unstable=figures.serving.unstable,
             disk_faults=figures.disk_faults,
             quarantined=self._queries.quarantined_count(),
+            copied=self.copied.count,
             ahead=self.restored.ahead_count,
             unknown_devices=self.restored.unknown[-UNKNOWN_SHOWN:],
         )
@@ -479,6 +479,7 @@ class Hub:
                 rollouts={status.value: statuses[status.value] for status in Status},
                 waits=((view.id, view.why) for view in self.rollouts().rollouts),
                 quarantined=self._queries.quarantined_count(),
+                copied=self.copied.count,
                 ahead=self.restored.ahead_count,
                 unknown=len(self.restored.unknown),
                 labels=self._labels(),
@@ -537,3 +538,12 @@ class Hub:
             published_at=published.published_at,
             devices=running.get(manifest.release, 0),
         )
+
+
+def _engine(settings: HubSettings, now: float) -> Engine:
+    return Engine(
+        now=now,
+        offline_after_s=settings.offline_s,
+        gate=settings.gate,
+        utc_offset_s=utc_offset_s,
+    )

@@ -24,6 +24,7 @@ class Gauges:
     rollouts: Mapping[str, int]  # by status
     waits: Iterable[tuple[str, WaitReport]]  # by rollout, for the newest
     quarantined: int  # devices
+    copied: int  # devices
     ahead: int  # devices that run what the hub has no record of
     unknown: int  # devices with a credential of this hub, which does not know them
     labels: Iterable[tuple[str, LabelEvidence]]  # by rollout, for the newest
@@ -132,6 +133,12 @@ def _waits(out: Exposition, now: Gauges) -> None:
         "gauge",
         "Devices that are offered nothing until a person unquarantines them.",
         now.quarantined,
+    )
+    out.single(
+        "edgefleet_copied_devices",
+        "gauge",
+        "Devices whose credential several agents use. Each counts as one device.",
+        now.copied,
     )
     out.single(
         "edgefleet_ahead_devices",

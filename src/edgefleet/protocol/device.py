@@ -350,7 +350,9 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
     far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
     labels of the hub up to this number. ``serving`` is None while every confirmed release is served
-    and no process that serves ended by itself lately.
+    and no process that serves ended by itself lately. ``run`` is a random number of this run of the
+    agent, by which the hub tells a restart from a second device with the same credential. It is
+    sent until a check-in is answered, and again after each one that failed.
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
@@ -368,6 +370,12 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     labels: LabelReport | None = None
     truth_done: Annotated[int, Meta(ge=0)] = 0
     serving: ServingHealth | None = None
+    run: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+
+
+def run_name(run: int) -> str:
+    """The number of a run as the log of the agent and the hub show it."""
+    return f"{run:08x}"
 
 
 class Offer(Wire, frozen=True, kw_only=True):

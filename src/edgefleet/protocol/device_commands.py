@@ -9,7 +9,9 @@ from edgefleet.protocol.device import Name
 from edgefleet.protocol.wire import Wire
 
 SEARCH_CHARS: Final = 100
-STATES: Final = ("online", "offline", "quarantined", "failed", "ahead", "disk_fault")
+STATES: Final = (
+    "online", "offline", "quarantined", "failed", "ahead", "copied", "disk_fault",
+)  # fmt: skip
 
 _Person = Annotated[str, Meta(min_length=1, max_length=63)]
 _Note = Annotated[str, Meta(max_length=500)]
@@ -29,6 +31,13 @@ class DeviceFilter(Wire, frozen=True, kw_only=True):
     phase: str = ""
     states: tuple[str, ...] = ()
     search: str = ""
+
+
+class ClearCopy(Wire, frozen=True, kw_only=True):
+    """The copies of a device are stopped, so one agent uses its credential."""
+
+    person: _Person = "operator"
+    note: _Note = ""
 
 
 class LabelDevice(Wire, frozen=True, kw_only=True):

@@ -87,6 +87,13 @@ class DeviceModel(Wire, frozen=True, kw_only=True):
     isolation_text: str = ""
 
 
+class AgentRun(Wire, frozen=True, kw_only=True):
+    """One of several agents that use the same credential. ``run`` is in its log."""
+
+    run: str
+    last_seen: float
+
+
 class DeviceView(Wire, frozen=True, kw_only=True):
     """A device. ``labels`` are those that count: ``own_labels``, overridden by ``set_labels``."""
 
@@ -107,6 +114,7 @@ class DeviceView(Wire, frozen=True, kw_only=True):
     set_labels: dict[str, str] = msgspec.field(
         default_factory=dict
     )  # by the operator; they override
+    copies: tuple[AgentRun, ...] = ()  # of a copied device: agents that use its credential
     disk_fault: str = ""  # why the device cannot write, a code of base.errors
     disk_fault_text: str = ""  # the same in words
     line: str  # why the device runs these releases
@@ -205,6 +213,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     rollouts_open: tuple[str, ...]
     frozen: bool = False
     unknown_sets: int = 0  # online devices whose releases are unknown: see wait code unknown_set
+    copied: int = 0  # devices whose credential several agents use; each counts as one device
     serving_down: int = 0  # online devices that do not serve a confirmed release
     serving_unstable: int = 0  # online devices whose serving process ended in the last hour
     disk_faults: dict[str, int] = msgspec.field(default_factory=dict)  # devices, by code

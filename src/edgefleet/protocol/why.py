@@ -37,6 +37,7 @@ class WaitCode(StrEnum):
     NO_PREVIOUS_RELEASE = "no_previous_release"  # the rollback has no release to return to
     QUARANTINED = "quarantined"  # two releases failed on the device; an operator must clear it
     AHEAD = "ahead"  # the hub has no record of the device's release; an operator must accept that
+    COPIED = "copied"  # several agents use the credential; an operator must stop all but one
     INELIGIBLE = "ineligible"  # the release has no variant that fits the device
     NOT_FOLLOWED = "not_followed"  # the device enrolled after the end of a rollout without `follow`
     EXPOSURE = "exposure"  # the exposure limit is reached: as many devices are in trial as allowed
@@ -101,6 +102,7 @@ WAITS: Final[Mapping[WaitCode, WaitKind]] = MappingProxyType(
         WaitCode.NO_PREVIOUS_RELEASE: WaitKind(needs_a_person=True),
         WaitCode.QUARANTINED: WaitKind(needs_a_person=True),
         WaitCode.AHEAD: WaitKind(needs_a_person=True),
+        WaitCode.COPIED: WaitKind(needs_a_person=True),
         WaitCode.INELIGIBLE: _BY_ITSELF,
         WaitCode.NOT_FOLLOWED: _BY_ITSELF,
         WaitCode.EXPOSURE: _BY_ITSELF,

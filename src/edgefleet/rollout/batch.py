@@ -72,6 +72,7 @@ class Batch:
 
     def figures(self, rows: Rows, check_in: CheckIn, now: float) -> None:
         """Add the same figures for each of ``rows``. See ``Intake.add_figures``."""
+        rows = self._fleet.copies.without(rows)
         if check_in.labels is not None:  # device by device, as each has a comparison of its own
             for row in rows.tolist():
                 self._intake.add_figures(row, check_in, now)

@@ -102,7 +102,10 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     """Accept a check-in. A heartbeat is answered at once, because it needs no write."""
     fleet = engine.fleet
     if not fleet.accept_seq(row, check_in.seq):
+        fleet.copies.refused(row, check_in.run, fleet.last_seen(row))
         return OutOfSequence(fleet.last_seq(row) + 1)
+    if check_in.run or fleet.copies.is_copied(row):
+        fleet.copies.accepted(row, check_in.run, now)
     if check_in.protocol <= ONE_MODEL:
         fleet.observe(
             row,

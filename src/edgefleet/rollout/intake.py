@@ -138,7 +138,12 @@ class Intake:
     # Serving figures.
 
     def add_figures(self, row: int, check_in: CheckIn, now: float) -> None:
-        """Add the serving figures and the counts of labels in a check-in."""
+        """Add the serving figures and the counts of labels in a check-in.
+
+        The figures of a copied device would be those of several, so they do not count.
+        """
+        if self._fleet.copies.is_copied(row):
+            return
         if check_in.telemetry is not None:
             self.add_telemetry(row, check_in.telemetry, now)
         if check_in.labels is not None:

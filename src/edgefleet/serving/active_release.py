@@ -55,9 +55,8 @@ class Release(Protocol):
         """The reason why it can answer no more. Empty while it can."""
         ...
 
-    @property
-    def end_cause(self) -> str:
-        """The same as a cause of ``protocol.serving_health``."""
+    def find_end(self) -> str:
+        """``ended`` as a cause of ``protocol.serving_health``. Called with each status."""
         ...
 
     def memory_kib(self) -> int:
@@ -110,7 +109,7 @@ class ActiveRelease:
         self.wanted = wanted
         self.release = wanted.release
         self.worker: int | None = None
-        self.ended = self.end_cause = ""
+        self.ended = ""
         self.stats = Stats()
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
@@ -133,6 +132,9 @@ class ActiveRelease:
         if self._retired_at is None or not self._coming:
             return 0.0
         return time.monotonic() - self._retired_at
+
+    def find_end(self) -> str:
+        return ""  # the serving process ends with it
 
     def memory_kib(self) -> int:
         return self._own_kib

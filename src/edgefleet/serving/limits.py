@@ -30,6 +30,7 @@ CLOSE_S: Final = 1.0  # the same when the process stops, after ``drain_s``
 STOP_S: Final = 9.0  # from SIGTERM to the end of the process, whatever a model does
 WORKER_RUN_S: Final = 30.0  # one inference in a worker; then the worker is killed
 WORKER_STOP_S: Final = 5.0
+WORKER_EXIT_S: Final = 0.5  # until the threads of a worker that has closed its channel have ended
 WORKER_SLACK_MIB: Final = 512  # interpreter and runtime, on top of the variant's memory limit
 PROVE_STDIN_BYTES: Final = 1 << 20
 DETAIL_CHARS: Final = 300

@@ -277,7 +277,7 @@ class ModelHost:
             worker=shown.worker,
             worker_cpu_s=0.0 if shown.worker is None else process_cpu_s(shown.worker),
             trial_ended=loaded.trial.ended if loaded.trial is not None else "",
-            confirmed_ended=loaded.confirmed.end_cause if loaded.confirmed is not None else "",
+            confirmed_ended=loaded.confirmed.find_end() if loaded.confirmed is not None else "",
             stats=shown.stats.live(memory_mib, process_kib=memory_kib(shown.worker)),
         )
 

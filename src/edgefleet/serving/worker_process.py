@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from typing import Final, Self
 
-from edgefleet.protocol.serving_health import HUNG, end_cause
-from edgefleet.serving.limits import INLINE_US, WORKER_STOP_S
+from edgefleet.base.exits import MemoryKills, exit_code
+from edgefleet.protocol.serving_health import HUNG, OUT_OF_MEMORY, end_cause
+from edgefleet.serving.limits import INLINE_US, WORKER_EXIT_S, WORKER_STOP_S
 
 current_core: Final = ctypes.PyDLL(None).sched_getcpu
 """The core that runs this thread."""
@@ -26,6 +27,7 @@ class WorkerProcess:
     channel: socket.socket
     memory: int
     cores: frozenset[int]
+    kills: MemoryKills
 
     @classmethod
     def start(cls, bodies: int, *, patient: bool) -> Self:
@@ -51,7 +53,9 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        return cls(child, mine, memory, frozenset(os.sched_getaffinity(0)))
+        kills = MemoryKills()
+        kills.follow(child.pid)
+        return cls(child, mine, memory, frozenset(os.sched_getaffinity(0)), kills)
 
     @property
     def pid(self) -> int:
@@ -83,7 +87,10 @@ class WorkerProcess:
 
         ``killed``: the serving process ended it.
         """
-        return HUNG if killed else end_cause(self.child.poll())
+        if killed:
+            return HUNG
+        cause = end_cause(exit_code(self.child, WORKER_EXIT_S))
+        return OUT_OF_MEMORY if cause == "SIGKILL" and self.kills.grew() else cause
 
     def exit_text(self) -> str:
         """How the worker has ended, as the end of a sentence."""

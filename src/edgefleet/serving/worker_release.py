@@ -159,7 +159,7 @@ class WorkerRelease:
         self._waiting: deque[_Waiting] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._killed_for = ""
+        self._killed_for = self._end_cause = ""
         self._has_ended = self._retired = False
         self.stuck_s = 0.0  # a worker is killed
 
@@ -168,9 +168,12 @@ class WorkerRelease:
         reason = self._killed_for or self._process.exit_text()
         return f"The worker of release {self.release} {reason}" if self._has_ended else ""
 
-    @property
-    def end_cause(self) -> str:
-        return self._process.exit_cause(killed=bool(self._killed_for)) if self._has_ended else ""
+    def find_end(self) -> str:
+        if not self._has_ended:
+            self._process.kills.update()  # those were other processes
+        elif not self._end_cause:
+            self._end_cause = self._process.exit_cause(killed=bool(self._killed_for))
+        return self._end_cause
 
     def memory_kib(self) -> int:
         return max(0, memory_kib(self.worker) - self._base_kib)

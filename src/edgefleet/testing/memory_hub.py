@@ -194,6 +194,10 @@ class MemoryHub:
             self._unquarantined[model, row] = rollbacks
             self.engine.unquarantine(model, row, rollbacks)
 
+    def clear_copy(self, device: str) -> None:
+        """Clear a copied device: the copies of it are stopped."""
+        self.engine.fleet.copies.clear(self.row(device))
+
     # The work of the hub.
 
     def check_in(self, row: int, check_in: CheckIn) -> checkin.Answered | checkin.OutOfSequence:
@@ -237,9 +241,12 @@ class MemoryHub:
 
         ``reverse`` reads rollouts and outcomes in reverse order, which makes no difference.
         """
+        copies = self.engine.fleet.copies
+        copied = {row: dict(copies.runs(row)) for row in copies.rows.tolist()}
         self.engine = self._new_engine()
         for enrolled in self._enrolled:
             _add(self.engine, enrolled)
+        self.engine.fleet.copies.load(copied)
         self.engine.set_freeze(self._freeze)
         for manifest, sha256 in self._releases.values():
             self.engine.add_release(manifest, sha256)

@@ -6,6 +6,7 @@ from typing import Final
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.cli.doctor import (
     clock,
+    copies,
     data_folder,
     disk,
     disk_faults,
@@ -36,6 +37,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("devices", quarantined_devices.check),
     ("device disks", disk_faults.check),
     ("restored", restored.check),
+    ("copies", copies.check),
 )
 
 

@@ -124,6 +124,11 @@ class Reader:
         ).fetchone()
         return given, "" if found is None else str(found[0])
 
+    def load_copied(self) -> Iterator[tuple[int, dict[int, float]]]:
+        """(device row, runs of agents with their last check-ins) of each copied device."""
+        for row, text in self._connection.execute("SELECT row, runs FROM copied"):
+            yield row, msgspec.json.decode(text, type=dict[int, float])
+
     def load_unquarantined(self) -> Iterator[tuple[int, str, int]]:
         """(device row, model, rollbacks) of each device that a person unquarantined."""
         yield from self._connection.execute("SELECT device, model, rollbacks FROM unquarantined")

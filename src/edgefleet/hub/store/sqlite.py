@@ -191,6 +191,26 @@ class SqliteStore:
 
         return self.writer.submit(job, committed)
 
+    def save_copied(self, copied: Mapping[int, Mapping[int, float]]) -> "asyncio.Future[None]":
+        """Store the runs of copied devices. Empty: the device is not copied any more."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for row, runs in copied.items():
+                connection.execute("DELETE FROM copied WHERE row = ?", (row,))
+                if runs:
+                    connection.execute("INSERT INTO copied VALUES (?, ?)", (row, json.dumps(runs)))
+
+        return self.writer.submit(job)
+
+    def save_copy_cleared(
+        self, row: int, line: AuditLine, now: float, committed: Callable[[None], None]
+    ) -> "asyncio.Future[None]":
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM copied WHERE row = ?", (row,))
+            _audit(connection, [line], now)
+
+        return self.writer.submit(job, committed)
+
     def save_unquarantined(
         self,
         row: int,

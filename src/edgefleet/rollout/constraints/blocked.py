@@ -25,7 +25,11 @@ class DeviceConstraint(Protocol):
 
     code: ClassVar[WaitCode]
     blocks_downloads: ClassVar[bool]  # False: it blocks starts only
-    is_active: bool  # False while it blocks no device at all: nothing else is asked then
+
+    @property
+    def is_active(self) -> bool:
+        """False while it blocks no device at all: nothing else is asked then."""
+        ...
 
     def blocks(self, rollout: str, model: str, row: int) -> bool:
         """True if the device may not start the release of the rollout."""

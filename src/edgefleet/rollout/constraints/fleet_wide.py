@@ -9,6 +9,7 @@ from edgefleet.protocol.rollout import Freeze, RolloutSpec
 from edgefleet.protocol.why import WAITS
 from edgefleet.rollout.constraints.ahead import Ahead
 from edgefleet.rollout.constraints.blocked import DeviceConstraint
+from edgefleet.rollout.constraints.copied import Copied
 from edgefleet.rollout.constraints.label_budget import Budgets, LabelsByRow
 from edgefleet.rollout.constraints.memory import Memory
 from edgefleet.rollout.constraints.other_trial import Giver, OtherTrial, Trials
@@ -28,14 +29,16 @@ class FleetConstraints:
     ahead: Ahead = field(default_factory=Ahead)
     budgets: Budgets = field(default_factory=Budgets)
     bytes: ByteBudget = field(default_factory=ByteBudget)
+    copied: Copied = field(init=False)
     other_trial: OtherTrial = field(init=False)
     memory: Memory = field(init=False)
     per_device: tuple[DeviceConstraint, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.copied = Copied(self.fleet.copies)
         self.other_trial = OtherTrial(self.fleet.models)
         self.memory = Memory(self.fleet)
-        self.per_device = (self.ahead, self.quarantine, self.memory, self.other_trial)
+        self.per_device = (self.ahead, self.copied, self.quarantine, self.memory, self.other_trial)
 
     def without_download(self, rollout: str, model: str) -> Rows:
         """The devices that may not download now, ascending."""

@@ -18,6 +18,7 @@ from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import CheckIn, Phase
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL, has_one_model, is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
+from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -72,6 +73,7 @@ class Fleet:
         self._removed_id: int | None = None  # the number of the label set of removed devices
         self.removed_count = 0
         self.models = DeviceModels()
+        self.copies = Copies()
         self.serving = ServingReports()
         self.disk_faults = DiskFaults()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
@@ -158,6 +160,7 @@ class Fleet:
         self._last_seen_at[row] = 0.0
         self.models.write(row, 0, 0)
         self.disk_faults.set(row, "")
+        self.copies.forget(row)
         self._changed_at[row] = 0
         self.removed_count += 1
         self.facts_version += 1

@@ -11,6 +11,7 @@ from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
 from edgefleet.rollout.active import ActiveRollout, PublishedRelease
 from edgefleet.rollout.constraints.blocked import Blocked
+from edgefleet.rollout.constraints.copied import copied_wait
 from edgefleet.rollout.desired import SET_UNKNOWN, Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.device_models import NOTHING
@@ -72,7 +73,16 @@ def explain_device(
     disk = _disk(row, fleet)
     if disk:
         line = f"{disk[0].text} {line}"
-    return WaitReport(about=about, at=now, line=line, waits=(*disk, *away, *serving, *waits))
+    copied = () if WaitCode.COPIED in {wait.code for wait in waits} else _copied(row, fleet)
+    if copied:
+        line = copied[0].text
+    first = (*copied, *disk, *away, *serving)
+    return WaitReport(about=about, at=now, line=line, waits=(*first, *waits))
+
+
+def _copied(row: int, fleet: Fleet) -> tuple[Wait, ...]:
+    """The wait of a copied device. Empty if it is not copied."""
+    return (copied_wait(fleet.name(row)),) if fleet.copies.is_copied(row) else ()
 
 
 def _disk(row: int, fleet: Fleet) -> tuple[Wait, ...]:

@@ -1,4 +1,4 @@
-"""The quarantined devices that a completed rollout does not give its release."""
+"""The quarantined and the copied devices that a completed rollout does not give its release."""
 
 from dataclasses import dataclass, field
 
@@ -13,37 +13,49 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.limits import FIRST_NAMES
 
 
+def _no_rows() -> Rows:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """``quarantined`` devices, ascending, of ``devices``, of which ``running`` run the release."""
+    """Rows of devices, ascending, of ``devices``, of which ``running`` run the release.
 
-    quarantined: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    A device that is both is one of the ``copied``.
+    """
+
+    quarantined: Rows = field(default_factory=_no_rows)
+    copied: Rows = field(default_factory=_no_rows)
     devices: int = 0
     running: int = 0
-    failed: int = 0  # those that failed or refused it, without the quarantined
+    failed: int = 0  # those that failed or refused it, without the rows above
 
     @property
     def text(self) -> str:
         """``on 1 of 3 devices: 2 quarantined``. Empty if no device is left out."""
-        if not len(self.quarantined):
+        counts = {"quarantined": len(self.quarantined), "copied": len(self.copied)}
+        if not any(counts.values()):
             return ""
-        rest = self.devices - self.running - len(self.quarantined) - self.failed
-        named = [f"{len(self.quarantined)} quarantined"]
+        rest = self.devices - self.running - sum(counts.values()) - self.failed
+        named = [f"{count} {what}" for what, count in counts.items() if count]
         named += [f"{self.failed} failed or refused it"] if self.failed else []
         named += [f"{rest} not yet"] if rest else []
         return f" on {self.running} of {self.devices} devices: {', '.join(named)}"
 
-    def waits(self, fleet: Fleet, text: str) -> list[Wait]:
-        """The wait for a person who inspects them. ``text`` is that of the quarantine."""
-        if not len(self.quarantined):
-            return []
+    def waits(self, fleet: Fleet, constraints: FleetConstraints) -> list[Wait]:
+        """The waits for a person who inspects them."""
         return [
             Wait(
-                code=WaitCode.QUARANTINED,
+                code=code,
                 text=text,
-                devices=len(self.quarantined),
-                first=fleet.names(RowSelection.of(self.quarantined).first(FIRST_NAMES)),
+                devices=len(rows),
+                first=fleet.names(RowSelection.of(rows).first(FIRST_NAMES)),
             )
+            for code, text, rows in (
+                (WaitCode.QUARANTINED, constraints.quarantine.advice, self.quarantined),
+                (WaitCode.COPIED, constraints.copied.advice, self.copied),
+            )
+            if len(rows)
         ]
 
 
@@ -53,13 +65,12 @@ NOBODY = LeftOut()
 def find_left_out(active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstraints) -> LeftOut:
     """The devices left out of the newest completed rollout of a model.
 
-    The rows of the fleet are read only if a device is quarantined.
+    The rows of the fleet are read only if there is one.
     """
-    if not fleet_wide.quarantine.is_active:
-        return NOBODY
-    rows = fleet_wide.quarantine.rows(active.model)
-    rows = rows[active.scope.all_eligible(rows)]
-    rows = rows[~fleet.models.all_run(rows, active.release.number)]
+    copied = _without_it(active, fleet, fleet.copies.rows)
+    quarantined = _without_it(active, fleet, fleet_wide.quarantine.rows(active.model))
+    quarantined = quarantined[~np.isin(quarantined, copied)]
+    rows = np.concatenate((quarantined, copied))
     if not len(rows):
         return NOBODY
     every = active.scope.eligible_rows()
@@ -67,4 +78,11 @@ def find_left_out(active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstrai
     bad = bad[active.scope.all_eligible(bad) & ~np.isin(bad, rows)]
     bad = bad[~fleet.models.all_run(bad, active.release.number)]
     running = int(np.count_nonzero(fleet.models.all_run(every, active.release.number)))
-    return LeftOut(rows, devices=len(every), running=running, failed=len(bad))
+    return LeftOut(quarantined, copied, devices=len(every), running=running, failed=len(bad))
+
+
+def _without_it(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Rows:
+    """Those of ``rows`` in the scope of the rollout that do not run its release."""
+    if len(rows):
+        rows = rows[active.scope.all_eligible(rows)]
+    return rows[~fleet.models.all_run(rows, active.release.number)] if len(rows) else rows

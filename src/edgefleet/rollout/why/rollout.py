@@ -285,10 +285,13 @@ def _sample_wait(
     evidence = judgement.evidence
     text = judgement.text
     if not evidence.offered and not evidence.in_trial:
-        out = evidence.offline + evidence.deferred
+        left_out = max(0, evidence.planned - evidence.cut)  # until a person acts, see ``blocked``
+        out = evidence.offline + evidence.deferred + left_out
+        named = [f"{evidence.offline} offline", f"{evidence.deferred} deferred"]
+        named += [f"{left_out} left out"] if left_out else []
         text += (
             f" The other {counted(out, 'device')} of the wave cannot start now "
-            f"({evidence.offline} offline, {evidence.deferred} deferred). Wait for them, or run "
+            f"({', '.join(named)}). Wait for them, or run "
             "`edgefleet rollout advance` or `edgefleet rollout revert`."
         )
     accounts = (census.offered, census.in_trial, census.offline)

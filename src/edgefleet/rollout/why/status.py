@@ -139,7 +139,7 @@ class RolloutStatus:
                 sight = why.Observation(
                     now,
                     left_out=left_out,
-                    blocked=tuple(left_out.waits(self._fleet, self._fleet_wide.quarantine.advice)),
+                    blocked=tuple(left_out.waits(self._fleet, self._fleet_wide)),
                 )
                 evidence = closed_evidence(active, self._fleet, now)
         report = why.explain_rollout(active, self._fleet, sight)

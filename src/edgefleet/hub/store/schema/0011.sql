@@ -1,2 +1,3 @@
--- The digest of the key of the device that the claim enrolled. Empty: its agent sent no key.
-ALTER TABLE claim ADD COLUMN key_digest TEXT NOT NULL DEFAULT '';
+-- The same wrong bytes of two downloads, with a deferral: SHA-256 of the artifact and of the bytes.
+ALTER TABLE outcome ADD COLUMN expected TEXT NOT NULL DEFAULT '';
+ALTER TABLE outcome ADD COLUMN found TEXT NOT NULL DEFAULT '';

@@ -1,9 +1,11 @@
-"""Whether the kernel ended a process because memory ran out.
+"""How a child process ended: its exit code, and whether the kernel ended it for want of memory.
 
-The exit code of such a process is SIGKILL, as that of any other kill. The kernel counts the
-processes that it ends for memory: for each memory cgroup, such as a container, and for the machine.
+The exit code of a process that was ended for want of memory is SIGKILL, as that of any other kill.
+The kernel counts the processes that it ends so: for each memory cgroup, such as a container, and
+for the machine.
 """
 
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +34,18 @@ class MemoryKills:
     def grew(self) -> bool:
         """Whether the kernel ended a process for memory since the last ``update``."""
         return self._file is not None and (_read(self._file) or 0) > self._count
+
+
+def exit_code(child: "subprocess.Popen[bytes]", patience_s: float) -> int | None:
+    """The exit code of a child whose first thread has ended, as in ``Popen.returncode``.
+
+    The kernel gives it once all threads of the child have ended, a moment later. None if they have
+    not within ``patience_s``.
+    """
+    try:
+        return child.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _counters(pid: int) -> list[Path]:
