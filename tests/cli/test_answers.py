@@ -357,7 +357,9 @@ def test_a_claim_is_printed_once_and_only_as_the_answer(
     said = fleet("device", "claim")
     assert said.out == "efc_secret\n"
     assert "efc_secret" not in said.err
-    assert "--claim CLAIM" in said.err
+    assert "--claim-file FILE" in said.err
+    assert "put the claim into a file" in said.err
+    assert "put one of the claims into a file" in fleet("device", "claim", "--count", "2").err
 
 
 # The key.
