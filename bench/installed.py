@@ -180,7 +180,10 @@ def check_agents(full: Path, device: Path, folder: Path) -> None:
 
         def agent(program: Path, name: str, port: int) -> subprocess.Popen[str]:
             (claim,) = operator("device", "claim")["claims"]
-            words = ("agent", "run", "--hub", url, "--claim", claim, "--name", name)
+            claim_file = folder / f"{name}.claim"
+            claim_file.touch(mode=0o600)
+            claim_file.write_text(claim)
+            words = ("agent", "run", "--hub", url, "--claim-file", claim_file, "--name", name)
             more = ("--profile", "generic_x86", "--trust", folder / "publisher.pub")
             place = ("--data-dir", folder / name, "--serve", f"127.0.0.1:{port}")
             command = (program, *words, *more, *place, "--label", f"install={name}")

@@ -397,4 +397,18 @@ MUTANTS = (
         "        return False\n",
         ("tests/rollout/test_late.py",),
     ),
+    Mutant(
+        "a repeated enrolment finds its claim used",
+        "hub/devices.py",
+        "        if row is None or self._fleet.is_removed(row):\n",
+        "        if True:\n",
+        ("tests/journey/test_enrolment.py",),
+    ),
+    Mutant(
+        "a used claim gives the credential to any key",
+        "hub/store/reader.py",
+        "WHERE digest = ? AND key_digest = ? AND key_digest != ''",
+        "WHERE digest = ? AND ? != ''",
+        ("tests/journey/test_enrolment.py",),
+    ),
 )

@@ -86,4 +86,25 @@ MUTANTS = (
         'inside = ""',
         (f"{_TESTS}test_devices_without_a_chance_to_begin_are_no_control",),
     ),
+    Mutant(
+        "one device shows that an artifact is damaged",
+        "rollout/wrong_bytes.py",
+        "        if len(rows) >= WRONG_BYTES_DEVICES and _are_apart(active, fleet, rows)\n",
+        "        if _are_apart(active, fleet, rows)\n",
+        ("tests/rollout/test_wrong_bytes.py",),
+    ),
+    Mutant(
+        "the proxy of one site shows that an artifact is damaged",
+        "rollout/wrong_bytes.py",
+        "        if len(rows) >= WRONG_BYTES_DEVICES and _are_apart(active, fleet, rows)\n",
+        "        if len(rows) >= WRONG_BYTES_DEVICES\n",
+        ("tests/rollout/test_wrong_bytes.py",),
+    ),
+    Mutant(
+        "a damaged artifact is tried for ever",
+        "rollout/census.py",
+        "with_damaged(with_serving_failed(counted, fleet, failing), fleet, damaged)",
+        "with_serving_failed(counted, fleet, failing)",
+        ("tests/rollout/test_wrong_bytes.py",),
+    ),
 )

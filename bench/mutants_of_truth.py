@@ -143,4 +143,11 @@ MUTANTS = (
         "alphas.FAILURES.log_bar(spec)",
         ("tests/cli/test_own_gate.py",),
     ),
+    Mutant(
+        "a plan promises to change devices that wait for a person",
+        "rollout/running_today.py",
+        "        rows = rows[~is_out]\n",
+        "",
+        ("tests/cli/test_dry_run.py",),
+    ),
 )

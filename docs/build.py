@@ -100,6 +100,12 @@ def _alert() -> Iterator[str]:
         "        annotations:\n"
         '          summary: "{{ $value }} devices are quarantined"\n'
         '          description: "Run: edgefleet device quarantined"\n'
+        "      - alert: EdgefleetDiskFaults\n"
+        "        expr: sum(edgefleet_disk_fault_devices) > 0\n"
+        "        for: 10m\n"
+        "        annotations:\n"
+        '          summary: "{{ $value }} devices cannot write their disk"\n'
+        '          description: "Run: edgefleet device list --disk-fault"\n'
         "      - alert: EdgefleetServingDown\n"
         '        expr: edgefleet_serving_devices{status="down"} > 0\n'
         "        for: 5m\n"

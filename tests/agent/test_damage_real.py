@@ -255,6 +255,7 @@ def test_a_read_only_disk_ends_no_inference_and_is_reported(hub: FakeHub, stoppe
             hub.wait(lambda hub: [kind for _, kind, _ in hub.kinds()].count("confirmed") == 3)
         assert (asker.faults, set(asker.answers)) == ([], {"1", "2"})
         assert "Traceback" not in agent.log()
+        assert "cannot be written (Read-only file system)." in agent.log()
     finally:
         remount(agent.data, "rw")
         stopped.power_off()

@@ -47,7 +47,7 @@ def storage(tmp_path: Path) -> FolderStorage:
 
 
 def enrolled(hub: FakeHub, storage: FolderStorage) -> Credential:
-    return enrol(HttpLink(hub.url), storage, hub.url, ENROLMENT)
+    return enrol(HttpLink(hub.url), storage, hub.url, ENROLMENT, "key")
 
 
 def linked(

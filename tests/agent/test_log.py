@@ -9,18 +9,21 @@ from msgspec.structs import replace
 from edgefleet.agent import log
 from edgefleet.agent.event import (
     Activated,
+    Booted,
     CheckInAnswered,
     CheckInFailed,
+    DiskChecked,
     ServingProbed,
     StagingFailed,
     TimerFired,
 )
 from edgefleet.agent.narration import narrate
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from support.agent_steps import check_in, installed, to_watching
-from support.agent_world import Device, offer, serving, trial_crashed
+from support.agent_world import FACTS, Device, offer, serving, trial_crashed
 from support.device_world import World
 
 
@@ -57,21 +60,57 @@ def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
     ]
 
 
-def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
+def test_a_hub_that_was_never_reached_is_not_lost() -> None:
     device = Device()
     device.boot(whole=())
     down = CheckInFailed(seq=1, code="unreachable", draw=0.5)
     assert lines(device, down) == [
+        "The hub cannot be reached yet (unreachable). The agent retries with backoff."
+    ]
+    device.now += 60
+    device.hear(TimerFired(draw=0.5))
+    found = CheckInAnswered(seq=2, answer=CheckInAnswer(interval_s=60.0), draw=0.5)
+    assert lines(device, found) == ["The hub answers after 60 s."]
+
+
+def test_a_restarted_agent_has_not_reached_its_hub_yet() -> None:
+    before = installed()
+    device = Device(from_store(to_store(before.state)), now=before.now)
+    device.boot()
+    sent = device.state.soft.sent
+    assert sent is not None
+    failed = CheckInFailed(seq=sent.seq, code="timeout", detail="No.", draw=0.5)
+    assert lines(device, failed)[0] == (
+        "The hub cannot be reached yet (timeout: No). The agent serves on and retries with backoff."
+    )
+
+
+def test_an_answer_with_an_error_is_no_lost_hub() -> None:
+    device = Device()
+    device.boot(whole=())
+    refused = CheckInFailed(seq=1, code="claim_used", detail="It is used.", draw=0.5)
+    assert lines(device, refused) == [
+        "No check-in succeeds (claim_used: It is used). The agent retries with backoff."
+    ]
+
+
+def test_a_link_that_stays_down_is_told_once_and_its_return_too() -> None:
+    device = installed()
+    last = device.state.soft.seq
+    device.now += 60
+    device.hear(TimerFired(draw=0.5))
+    down = CheckInFailed(seq=last + 1, code="unreachable", draw=0.5)
+    assert lines(device, down) == [
         "The hub is lost (unreachable). The agent serves on and retries with backoff."
     ]
-    for seq in (2, 3):
+    for seq in (last + 2, last + 3):
         device.now += 60
         assert lines(device, TimerFired(draw=0.5)) == []
         failed = CheckInFailed(seq=seq, code="unreachable", draw=0.5)
         assert lines(device, failed) == []
     device.now += 60
     device.hear(TimerFired(draw=0.5))
-    back = CheckInAnswered(seq=4, answer=CheckInAnswer(interval_s=60.0), draw=0.5)
+    back = CheckInAnswered(seq=last + 4, answer=CheckInAnswer(interval_s=60.0), draw=0.5)
     assert lines(device, back) == ["The hub answers again after 180 s."]
 
 
@@ -86,6 +125,25 @@ def test_a_failure_says_its_code_and_what_was_made_of_it() -> None:
         model="digits", job=1, code="signature_invalid", detail="No trusted key.", draw=0.5
     )
     assert lines(device, failed) == ["digits 2 is refused: signature_invalid: No trusted key."]
+
+
+def test_a_disk_fault_names_the_path_and_the_error_of_the_operating_system() -> None:
+    device = installed()
+    detail = "/data/state.json cannot be written (Read-only file system)."
+    told = lines(device, DiskChecked(fault="disk_readonly", detail=detail))
+    assert told[0].startswith(f"disk_readonly: {detail} The disk of this device is read-only")
+    assert lines(device, DiskChecked(fault="disk_readonly", detail=detail)) == []
+    assert lines(device, DiskChecked(fault="")) == ["The disk can be written again."]
+
+    again = Device(from_store(to_store(device.state)), now=device.now)
+    before = again.state
+    again.boot(disk_fault="disk_readonly", disk_detail=detail)
+    booted = Booted(
+        facts=FACTS, whole={}, pointer={}, serving=None, draw=0.0,
+        disk_fault="disk_readonly", disk_detail=detail,
+    )  # fmt: skip
+    said = [text for _, text in narrate(before, booted, again.state, again.now)]
+    assert said[0].startswith(f"disk_readonly: {detail}")
 
 
 def test_work_that_is_repeated_says_why() -> None:

@@ -12,6 +12,7 @@ from edgefleet.agent.agent_status import status_of
 from edgefleet.agent.board import BoardSensors
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.fetch import Fetcher
+from edgefleet.agent.log import LOGGER
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.prover import Prover
@@ -159,9 +160,10 @@ def test_a_number_is_on_the_disk_before_the_hub_sees_it(running: Running) -> Non
 
 
 def test_a_device_that_cannot_store_its_state_starts_nothing_and_says_why(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "DISK_RETRY_S", 0.01)
+    monkeypatch.setattr(LOGGER, "propagate", True)  # into caplog
     running.disk.capacity_bytes = 100
     running.hub.offer = offer("2")
     running.thread.start()
@@ -170,6 +172,7 @@ def test_a_device_that_cannot_store_its_state_starts_nothing_and_says_why(
     assert facts[0].disk_fault == "disk_full"
     assert {one.kind for sent in running.hub.sent for one in sent.outcomes} == {"deferred"}
     assert STATE not in running.disk.files
+    assert "disk_full: The disk in memory has no room left. The disk of this device" in caplog.text
     running.disk.capacity_bytes = 1 << 30
     assert running.hub.wait(lambda sent: sent.facts is not None and not sent.facts.disk_fault)
     assert STATE in running.disk.files

@@ -22,14 +22,16 @@ def offered() -> Device:
     return device
 
 
-def damage(device: Device, found: str, refusal: str = "digest_mismatch") -> float:
+def damage(
+    device: Device, found: str, refusal: str = "digest_mismatch", expected: str = ""
+) -> float:
     """A download brings other bytes. Returns the seconds until the next one."""
     job = device.soft.work
     assert job is not None
     device.hear(
         StagingFailed(
             model="digits", job=job, code="transfer_damaged", detail="Other bytes.", draw=1.0,
-            found=found, refusal=refusal,
+            expected=expected, found=found, refusal=refusal,
         )
     )  # fmt: skip
     return 0.0 if device.soft.work_at is None else device.soft.work_at - device.now
@@ -93,6 +95,45 @@ def test_the_same_wrong_bytes_at_once_are_a_cache_on_the_way() -> None:
         damage(device, "from a cache")
         try_again(device)
     assert device.stage is Stage.MANIFEST
+
+
+def wrong_bytes(device: Device) -> list[tuple[str, str]]:
+    return [
+        (one.wrong_bytes.expected, one.wrong_bytes.found)
+        for one in device.state.spool
+        if one.wrong_bytes is not None
+    ]
+
+
+def test_the_hub_is_told_of_wrong_bytes_that_came_twice() -> None:
+    device = offered()
+    damage(device, "a" * 64, expected="e" * 64)
+    try_again(device)
+    assert wrong_bytes(device) == []
+    damage(device, "a" * 64, expected="e" * 64)
+    assert kinds(device) == [(OutcomeKind.DEFERRED, "transfer_damaged")]
+    assert wrong_bytes(device) == [("e" * 64, "a" * 64)]
+    for _ in range(2):
+        try_again(device)
+        damage(device, "a" * 64, expected="e" * 64)
+    assert wrong_bytes(device) == [("e" * 64, "a" * 64)]
+
+
+def test_other_wrong_bytes_are_another_report() -> None:
+    device = offered()
+    for found in ("a", "b", "c", "c"):
+        damage(device, found * 64, expected="e" * 64)
+        try_again(device)
+    assert [found[:1] for _, found in wrong_bytes(device)] == ["c"]
+    assert len({one.id for one in device.state.spool}) == len(device.state.spool) == 2
+
+
+def test_the_hub_is_not_told_of_the_bytes_of_a_manifest() -> None:
+    device = offered()
+    for _ in range(3):
+        damage(device, "a" * 64)
+        try_again(device)
+    assert (len(kinds(device)), wrong_bytes(device)) == (1, [])
 
 
 def test_a_login_page_is_tried_again_as_a_lost_link_is() -> None:

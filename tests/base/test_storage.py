@@ -70,6 +70,41 @@ def test_a_full_disk_is_the_devices_to_mend_and_keeps_the_old_file(
     assert storage.read("f") == b"old"
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk_full"), (errno.EROFS, "disk_readonly"), (errno.EIO, "disk_failed")],
+)
+def test_an_error_names_the_path_and_what_the_operating_system_says(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    storage.write("models/f", b"old")
+
+    def fail(*_: object, **_named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    path, text = storage.locate("models/f"), os.strerror(number)
+    for write in (
+        lambda: storage.write("models/f", b"new"),
+        lambda: storage.append("models/f", b"new"),
+        lambda: storage.rename("models/f", "models/f"),
+        lambda: storage.copy("models/f", "models/f"),
+        lambda: storage.remove("models/f"),
+    ):
+        with pytest.raises(DeviceError) as caught:
+            write()
+        assert (caught.value.code, caught.value.message) == (
+            code,
+            f"{path} cannot be written ({text}).",
+        )
+    with pytest.raises(DeviceError, match="cannot be read") as caught:
+        storage.read("models/f")
+    assert caught.value.message == f"{path} cannot be read ({text})."
+
+
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd"])
 def test_paths_stay_inside(storage: FolderStorage, path: str) -> None:
     with pytest.raises(ValueError, match="leads out of the storage folder"):

@@ -142,6 +142,14 @@ def test_a_device_whose_releases_the_hub_does_not_know_is_shown(
     assert re.search("unknown set +3", fleet("fleet", "show").out)
 
 
+def test_the_fleet_counts_disks_that_cannot_be_written(
+    fleet: CommandLine, canned: CannedHub
+) -> None:
+    faults = {"disk_full": 1, "disk_readonly": 2}
+    canned.put("GET", "/api/v1/fleet", replace(FakeReads().fleet(), disk_faults=faults))
+    assert re.search("disk faults +3: disk_full 1, disk_readonly 2;", fleet("fleet", "show").out)
+
+
 def test_a_model_with_a_process_of_its_own_is_shown_with_the_reason(
     fleet: CommandLine, canned: CannedHub
 ) -> None:
@@ -349,7 +357,9 @@ def test_a_claim_is_printed_once_and_only_as_the_answer(
     said = fleet("device", "claim")
     assert said.out == "efc_secret\n"
     assert "efc_secret" not in said.err
-    assert "--claim CLAIM" in said.err
+    assert "--claim-file FILE" in said.err
+    assert "put the claim into a file" in said.err
+    assert "put one of the claims into a file" in fleet("device", "claim", "--count", "2").err
 
 
 # The key.

@@ -11,6 +11,7 @@ from edgefleet.cli.doctor import (
     clock,
     data_folder,
     disk,
+    disk_faults,
     hub,
     keys,
     python,
@@ -38,7 +39,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WAITS, Wait, WaitCode
 from support.canned_hub import TOKEN, CannedHub
 from support.command_line import CommandLine
-from support.fake_reads import rollout_in
+from support.fake_reads import FakeReads, rollout_in
 
 
 @dataclass
@@ -209,6 +210,17 @@ def test_a_quarantined_device_waits_for_a_person(canned: CannedHub, folder: Path
     assert found.state is State.WARNING
     assert found.text.startswith("3 devices are quarantined")
     assert found.fix == "edgefleet device why cam-1"
+
+
+def test_devices_that_cannot_write_their_disks_are_counted(canned: CannedHub, folder: Path) -> None:
+    assert not bad(disk_faults.check(context(canned, folder)))
+    faults = {"disk_full": 1, "disk_readonly": 2}
+    seen = msgspec.structs.replace(FakeReads().fleet(), disk_faults=faults)
+    canned.put("GET", "/api/v1/fleet", seen)
+    found = disk_faults.check(context(canned, folder))
+    assert found.state is State.WARNING
+    assert found.text.startswith("3 devices cannot store anything (disk_full 1, disk_readonly 2)")
+    assert found.fix == "edgefleet device list --disk-fault"
 
 
 def test_without_a_hub_what_needs_one_is_skipped(edgefleet: CommandLine) -> None:

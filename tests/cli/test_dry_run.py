@@ -94,6 +94,28 @@ def test_what_the_devices_run_now_is_said() -> None:
     assert "removes     nothing" in lines
 
 
+def test_devices_that_are_removed_or_wait_for_a_person_count_as_changed_by_nobody() -> None:
+    fleet, spec = fleet_of(40), read_plan(["2"])
+    fleet.remove("d1")
+    fleet.devices["d2"].offline = True
+    fleet.tick(300)
+    blocked = {"quarantined": np.array([1, 2, 3]), "ahead": np.array([4, 5])}  # 1 and 4 fit not
+    found = compose(
+        fleet.engine.fleet,
+        spec,
+        MANIFEST,
+        np.zeros(0, np.int64),
+        interval_s=60,
+        now=fleet.now,
+        blocked=blocked,
+    )
+    assert (found.replaced, found.adds, found.had_model) == ({"1": 26}, 0, 26)
+    assert found.left_out == {"quarantined": 2, "ahead": 1}
+    assert (sum(group.devices for group in found.groups), found.offline) == (26, 0)
+    lines = trial_lines(try_plan(spec, found, MANIFEST), "digits", "2")
+    assert "leaves out  2 quarantined, 1 ahead of the hub" in lines
+
+
 def test_approvals_are_said_with_the_duration() -> None:
     found = found_by("--approval-people", "1")
     lines = trial_lines(

@@ -13,7 +13,9 @@ from edgefleet.base.errors import DeviceError
 from edgefleet.hub import checkin_handler as device_plane_module
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store import writer as writer_module
-from edgefleet.protocol.device import Phase
+from edgefleet.protocol.device import EnrolRequest, Phase
+from edgefleet.protocol.operator import ClaimRequest
+from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import Problem, decode
 from support.hub_inside import InsideDevice, check_in, enrol_inside, hub_inside, report
 from support.raw_device import facts
@@ -70,5 +72,20 @@ def test_a_page_that_holds_the_last_device_says_that_there_is_no_other(tmp_path:
         assert ([view.name for view in first.devices], first.next) == (["d000"], "d000")
         last = hub.devices(first.next, 1)
         assert ([view.name for view in last.devices], last.next) == (["d001"], None)
+
+    inside(tmp_path, run)
+
+
+def test_two_requests_of_one_device_at_once_enrol_it_once(tmp_path: Path) -> None:
+    async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        claim = (await hub.claims(ClaimRequest(), "operator")).claims[0]
+        asked = EnrolRequest(
+            protocol=PROTOCOL, claim=claim, name="new", facts=facts(), key="secret"
+        )
+        answers = await asyncio.gather(*(hub.enrol(asked, None) for _ in range(3)))
+        assert len({answer.token for answer in answers}) == 1
+        assert hub.fleet().total == len(devices) + 1
+        with pytest.raises(DeviceError, match="claim_used"):
+            await hub.enrol(replace(asked, key="another"), None)
 
     inside(tmp_path, run)

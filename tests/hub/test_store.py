@@ -23,7 +23,7 @@ from edgefleet.hub.store.migrations import Migration, migrate, packaged
 from edgefleet.hub.store.reader import Reader
 from edgefleet.hub.store.records import StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase, WrongBytes
 from edgefleet.rollout.lifecycle.step import AuditLine
 
 
@@ -114,6 +114,20 @@ def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
             device = await enrol(store, name, claim=name)
             await store.save_outcomes(device.row, [outcome(1)], 1.0, lambda _fresh: None)
         assert [kept.row for kept in store.reader.load_outcomes()] == [0, 1]
+
+    with_store(tmp_path, body)
+
+
+def test_the_wrong_bytes_of_a_deferral_are_kept(tmp_path: Path) -> None:
+    deferral = replace(
+        outcome(1, OutcomeKind.DEFERRED),
+        wrong_bytes=WrongBytes(expected="a" * 64, found="b" * 64),
+    )
+
+    async def body(store: SqliteStore, _commits: list[int]) -> None:
+        device = await enrol(store, "d")
+        await store.save_outcomes(device.row, [deferral], 1.0, lambda _fresh: None)
+        assert [kept.outcome for kept in store.reader.load_outcomes()] == [deferral]
 
     with_store(tmp_path, body)
 

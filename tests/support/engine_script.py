@@ -157,11 +157,16 @@ class Session:
         return []
 
     def _device(self, said: list[str]) -> list[str]:
-        """``device cam-0001``: show a device. ``offline``, ``online`` or ``2=fails`` changes it."""
+        """``device cam-0001``: show a device. ``offline``, ``online`` or ``2=fails`` changes it.
+
+        So does ``disk=disk_readonly``, and ``disk=`` when it can write again.
+        """
         device = self.fleet.devices[said[0]]
         for word in said[1:]:
             if word in {"offline", "online"}:
                 device.offline = word == "offline"
+            elif word.startswith("disk="):
+                self.fleet.report_disk_fault(said[0], word.removeprefix("disk="))
             else:
                 release, _, fate = word.partition("=")
                 device.fates = {**device.fates, release: Fate(fate)}

@@ -278,6 +278,16 @@ def test_a_device_whose_releases_the_hub_does_not_know_is_shown(several: SignedI
     assert "<b>3</b><span>with unknown releases" in several.get("/").text
 
 
+def test_disks_that_cannot_be_written_wait_for_an_operator(several: SignedIn) -> None:
+    faults = {"disk_full": 1, "disk_readonly": 2}
+    fleet = msgspec.structs.replace(several.reads.fleet(), disk_faults=faults)
+    several.reads.fleet = lambda: fleet  # type: ignore[method-assign]
+    text = several.get("/").text
+    assert '<a href="/devices?state=disk_fault">3</a></b><span>with a disk fault' in text
+    assert '<a href="/devices?state=disk_fault">3 devices</a> cannot write the disk' in text
+    assert "Nothing waits for an operator." not in text
+
+
 def test_rollouts_are_filtered_by_model(several: SignedIn) -> None:
     every = several.get("/rollouts").text
     assert {"/rollouts/ro-detector", "/rollouts/ro-running"} <= set(

@@ -51,6 +51,7 @@ class AgentStatus(Wire, frozen=True, kw_only=True):
     hub: str = ""
     hub_lost_since: float | None = None
     hub_lost_reason: str = ""
+    hub_reached: bool = True  # False: no check-in was answered since the agent started
     models: tuple[ModelLine, ...] = ()
     serving: ServingView | None = None  # None: nothing is wrong
 
@@ -72,6 +73,7 @@ def status_of(
         hub=hub,
         hub_lost_since=None if loss is None else loss.at,
         hub_lost_reason="" if loss is None else loss.text,
+        hub_reached=state.soft.hub_reached,
         models=models,
         serving=view,
     )

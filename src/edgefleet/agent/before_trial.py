@@ -304,7 +304,11 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
             detail = f"{event.detail} {found.same} downloads brought the same bytes."
             _refuse(context, event.refusal or Reason.DIGEST, detail)
             return
-        if found.times >= limits.DAMAGE_DEFERRED:
+        wrong_bytes = damage.wrong_bytes(found, event)
+        if wrong_bytes is not None:
+            report(context, OutcomeKind.DEFERRED, event.code, event.detail, wrong_bytes=wrong_bytes)
+            context.change_attempt(deferred=True)
+        elif found.times >= limits.DAMAGE_DEFERRED:
             _defer(context, event.code, event.detail)
     kind = CATALOG.get(event.code)
     if event.found and context.attempt.damage is not None:

@@ -19,6 +19,7 @@ from edgefleet.protocol.device import (
     ModelReport,
     OutcomeKind,
     Telemetry,
+    WrongBytes,
     digest,
 )
 from edgefleet.protocol.version import PROTOCOL
@@ -34,10 +35,12 @@ def report(
     *,
     accuracy: float | None = None,
     accuracy_before: float | None = None,
+    wrong_bytes: WrongBytes | None = None,
 ) -> None:
     """Put an outcome of the attempt into the spool, and check in now."""
     device = context.device
-    new = spool.outcome(context.attempt, kind, at=context.now, reason=reason, detail=detail)
+    at = context.now
+    new = spool.outcome(context.attempt, kind, wrong_bytes, at=at, reason=reason, detail=detail)
     new = replace(new, accuracy=accuracy, accuracy_before=accuracy_before)
     device.keep(spool=spool.push(device.state.spool, new))
     device.forgettable(checkin_at=context.now)
@@ -195,6 +198,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
         sent=None,
         link_failures=0,
         hub_loss=None,
+        hub_reached=True,
         checkin_at=device.now + pause,
         known=None if wants_models or reports is None else reports.models,
     )

@@ -1,15 +1,17 @@
 """Downloads that bring other bytes than those of the release: a fault of the network, or of it.
 
 A mismatch is tried again, with pauses that grow to DAMAGE_PAUSE_MAX_S, so for days. After
-DAMAGE_DEFERRED mismatches the attempt counts as deferred. The release is refused only if
-DAMAGE_SAME fresh downloads in a row, over DAMAGE_INTERVALS check-in intervals, bring the same wrong
-bytes.
+DAMAGE_DEFERRED mismatches the attempt counts as deferred. DAMAGE_REPEATED fresh downloads in a row
+with the same wrong bytes are told to the hub, which compares devices. The device itself refuses the
+release only if DAMAGE_SAME downloads in a row, over DAMAGE_INTERVALS check-in intervals, bring the
+same wrong bytes.
 """
 
 from edgefleet.agent import limits
 from edgefleet.agent.event import StagingFailed
 from edgefleet.agent.state import Damage
 from edgefleet.agent.typed_replace import replace
+from edgefleet.protocol.device import WrongBytes
 
 
 def after(before: Damage | None, event: StagingFailed, now: float) -> Damage:
@@ -21,6 +23,13 @@ def after(before: Damage | None, event: StagingFailed, now: float) -> Damage:
     if event.found == damage.found:
         return replace(damage, same=damage.same + 1)
     return replace(damage, found=event.found, same=1, since=now)
+
+
+def wrong_bytes(damage: Damage, event: StagingFailed) -> WrongBytes | None:
+    """A report for the hub once the same wrong bytes came DAMAGE_REPEATED times in a row."""
+    if not (event.expected and event.found) or damage.same != limits.DAMAGE_REPEATED:
+        return None
+    return WrongBytes(expected=event.expected, found=event.found)
 
 
 def is_of_the_release(damage: Damage, now: float, interval_s: float) -> bool:

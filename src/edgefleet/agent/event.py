@@ -22,6 +22,7 @@ class Booted(Wire, frozen=True, kw_only=True):
     draw: float
     pace: Pace = Pace()
     disk_fault: str = ""  # as in DiskChecked
+    disk_detail: str = ""
 
 
 class TimerFired(Wire, frozen=True, kw_only=True):
@@ -73,7 +74,8 @@ class Fetched(Wire, frozen=True, kw_only=True):
 class StagingFailed(Wire, frozen=True, kw_only=True):
     """A manifest, fetch or proof failed. ``code`` is one of base.errors.
 
-    ``found`` and ``refusal`` are those of an answer that was damaged, see ``transfer``.
+    ``expected``, ``found`` and ``refusal`` are those of an answer that was damaged, see
+    ``transfer``.
     """
 
     model: str
@@ -81,6 +83,7 @@ class StagingFailed(Wire, frozen=True, kw_only=True):
     code: str
     detail: str
     draw: float
+    expected: str = ""
     found: str = ""
     refusal: str = ""
 
@@ -145,9 +148,13 @@ class TruthGiven(Wire, frozen=True, kw_only=True):
 
 
 class DiskChecked(Wire, frozen=True, kw_only=True):
-    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded."""
+    """The result of a write has changed. ``fault`` is a code of base.errors, "" if it succeeded.
+
+    ``detail`` names the path and the error of the operating system.
+    """
 
     fault: str
+    detail: str = ""
 
 
 Event = (

@@ -113,7 +113,9 @@ class Fetcher:
         if found != artifact.sha256:
             self._storage.remove(part)
             raise DamagedTransferError(
-                f"{file} does not match its SHA-256 in the manifest.",
+                f"{file} does not match the manifest: SHA-256 {artifact.sha256} expected, "
+                f"{found} found.",
+                expected=artifact.sha256,
                 found=found or "",
                 refusal=Reason.DIGEST,
             )

@@ -17,10 +17,14 @@ _UNSTORED: Final = OutcomeKind.DEFERRED  # says how it is now, and claims nothin
 
 
 class Journal:
-    """The stored state of one device. ``fault`` is a code of base.errors, "" if it is stored."""
+    """The stored state of one device.
+
+    ``fault`` is a code of base.errors, "" if it is stored. ``detail`` is the sentence of the error:
+    the path, and what the operating system says.
+    """
 
     def __init__(self, slots: Slots, monotonic: Callable[[], float]) -> None:
-        self.fault = ""
+        self.fault = self.detail = ""
         self._slots = slots
         self._monotonic = monotonic
         self._retry_at = monotonic() + limits.DISK_CHECK_S
@@ -65,9 +69,9 @@ class Journal:
         try:
             write()
         except DeviceError as error:
-            self.fault = error.code
+            self.fault, self.detail = error.code, error.message
             pause_s = limits.SAVE_RETRY_S
         else:
-            self.fault = ""
+            self.fault = self.detail = ""
         self._retry_at = self._monotonic() + pause_s
         return self.fault

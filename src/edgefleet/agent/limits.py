@@ -37,6 +37,7 @@ GROWTH_LEAST_MIB: Final = 4.0  # steady growth in a trial, more than the steps o
 DISK_RETRY_S: Final = 60.0
 RETURN_RETRY_S: Final = 60.0  # after a failed revert
 DAMAGE_DEFERRED: Final = 3  # mismatches of a download until its attempt counts as deferred
+DAMAGE_REPEATED: Final = 2  # fresh downloads with the same wrong bytes, until the hub is told
 DAMAGE_SAME: Final = 4  # fresh downloads with the same wrong bytes, until the release is refused
 DAMAGE_INTERVALS: Final = 10.0  # check-in intervals between the first and the last of them
 DAMAGE_GROWTH: Final = 4.0  # of the pause after each mismatch

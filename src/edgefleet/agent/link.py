@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from edgefleet.agent import limits
+from edgefleet.agent.device_key import device_key
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.own_files import OwnFile
@@ -75,10 +76,11 @@ def load_credential(storage: Storage) -> Credential | None:
     return None
 
 
-def enrol(link: Link, storage: Storage, hub: str, enrolment: Enrolment) -> Credential:
+def enrol(link: Link, storage: Storage, hub: str, enrolment: Enrolment, key: str) -> Credential:
     """Exchange the claim for a credential and store it, if the disk can be written.
 
-    Raises DeviceError (such as ``claim_used``), NetworkError.
+    Safe to repeat with the same ``key``, see ``device_key``. Raises DeviceError (such as
+    ``claim_used``), NetworkError.
     """
     request = EnrolRequest(
         protocol=PROTOCOL,
@@ -86,6 +88,7 @@ def enrol(link: Link, storage: Storage, hub: str, enrolment: Enrolment) -> Crede
         name=enrolment.name,
         facts=enrolment.facts,
         labels=enrolment.labels,
+        key=key,
     )
     answer = link.request("POST", ENROL_PATH, headers=_JSON, body=encode(request))
     answered = _read(answer, EnrolAnswer)
@@ -132,6 +135,7 @@ class HubLink:
         self._link: Link | None = None
         self._has_moved = credential is not None and credential.hub != hub
         self._refused: EdgefleetError | None = None  # why the device could not enrol
+        self._key = ""  # read or made when it is needed
 
     @property
     def waiting(self) -> str:
@@ -193,7 +197,8 @@ class HubLink:
                 hint=CLAIM_HINT,
             )
         with contextlib.closing(self._open_link(self._hub)) as link:
-            self.credential = enrol(link, self._storage, self._hub, self._enrolment)
+            self._key = self._key or device_key(self._storage, self._entropy)
+            self.credential = enrol(link, self._storage, self._hub, self._enrolment, self._key)
         self._must_enrol = self._has_moved = False
         self._refused = None
         LOGGER.info("Enrolled as device %s.", self.credential.device)

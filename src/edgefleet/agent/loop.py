@@ -170,6 +170,7 @@ class Loop:
                 serving=status,
                 draw=self._entropy.uniform() if self._is_enrolled else 0.0,  # a person waits
                 disk_fault=self._journal.check(),
+                disk_detail=self._journal.detail,
             )
         )
 
@@ -208,10 +209,11 @@ class Loop:
         after, effects = step(before, event, self._now())
         fault = self._journal.store(to_store(after))
         if fault != known and isinstance(event, Booted):
-            self._apply(msgspec.structs.replace(event, disk_fault=fault))
+            detail = self._journal.detail
+            self._apply(msgspec.structs.replace(event, disk_fault=fault, disk_detail=detail))
             return
         if fault != known and not isinstance(event, DiskChecked):
-            self._apply(DiskChecked(fault=fault))
+            self._apply(DiskChecked(fault=fault, detail=self._journal.detail))
             before = self._state
             after, effects = step(before, event, self._now())
             self._journal.store(to_store(after))
@@ -269,6 +271,7 @@ class Loop:
                 code=error.code,
                 detail=error.message,
                 draw=self._entropy.uniform(),
+                expected=damaged.expected if damaged else "",
                 found=damaged.found if damaged else "",
                 refusal=damaged.refusal if damaged else "",
             )

@@ -11,6 +11,8 @@ from edgefleet.agent.event import (
     ActivationFailed,
     Booted,
     CheckInAnswered,
+    CheckInFailed,
+    DiskChecked,
     Event,
     Proved,
     ServingProbed,
@@ -24,6 +26,7 @@ from edgefleet.agent.state import (
     active_release,
 )
 from edgefleet.agent.table import Stage
+from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.device import Outcome, OutcomeKind, isolation_text
 from edgefleet.protocol.disk_fault import disk_fault_text
 from edgefleet.protocol.serving_health import ENDS_WITHIN_S, cause_text
@@ -35,8 +38,8 @@ _MIB = 1 << 20
 def narrate(before: AgentState, event: Event, after: AgentState, now: float) -> tuple[Line, ...]:
     """The log lines of a step, as (level, text)."""
     lines = [
-        *_disk(before, after),
-        *_hub(before, after, now),
+        *_disk(before, event, after),
+        *_hub(before, event, after, now),
         *_serving(before, event, after, now),
     ]
     match event:
@@ -73,21 +76,36 @@ def _boot(after: AgentState) -> Iterator[Line]:
         yield logging.INFO, "No release is installed. The agent waits for an offer of the hub."
 
 
-def _disk(before: AgentState, after: AgentState) -> Iterator[Line]:
+def _disk(before: AgentState, event: Event, after: AgentState) -> Iterator[Line]:
     was, fault = before.soft.disk_fault, after.soft.disk_fault
     if fault and fault != was:
-        yield logging.ERROR, f"{fault}: {disk_fault_text(fault)}"
+        yield logging.ERROR, f"{fault}: {_disk_detail(event)}{disk_fault_text(fault)}"
     elif was and not fault:
         yield logging.INFO, "The disk can be written again."
 
 
-def _hub(before: AgentState, after: AgentState, now: float) -> Iterator[Line]:
+def _disk_detail(event: Event) -> str:
+    """The path and the error of the operating system, as a sentence with a space behind it."""
+    match event:
+        case Booted(disk_detail=detail) | DiskChecked(detail=detail) if detail:
+            return f"{detail} "
+        case _:
+            return ""
+
+
+def _hub(before: AgentState, event: Event, after: AgentState, now: float) -> Iterator[Line]:
+    """A hub that is lost is one that answered before. An answer with an error is no loss."""
     was, loss = before.soft.hub_loss, after.soft.hub_loss
-    if loss is not None and was is None:
-        text = f"The hub is lost ({loss.text}). The agent serves on and retries with backoff."
-        yield logging.WARNING, text
+    if loss is not None and was is None and isinstance(event, CheckInFailed):
+        kind = CATALOG.get(event.code)
+        what = "The hub is lost" if before.soft.hub_reached else "The hub cannot be reached yet"
+        if kind is not None and kind.party is not Party.NETWORK:
+            what = "No check-in succeeds"
+        serves = "serves on and retries" if after.models else "retries"
+        yield logging.WARNING, f"{what} ({loss.text}). The agent {serves} with backoff."
     elif loss is None and was is not None and before.soft.booted:
-        yield logging.INFO, f"The hub answers again after {now - was.at:.0f} s."
+        again = "again " if before.soft.hub_reached else ""
+        yield logging.INFO, f"The hub answers {again}after {now - was.at:.0f} s."
 
 
 def _serving(before: AgentState, event: Event, after: AgentState, now: float) -> Iterator[Line]:

@@ -12,7 +12,7 @@ from edgefleet.agent.state import Attempt
 from edgefleet.base.ids import sha256_hex
 from edgefleet.base.limits import DETAIL_CHARS
 from edgefleet.base.texts import shortened
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome, OutcomeKind, WrongBytes
 
 ID_CHARS: Final = 64
 REASON_CHARS: Final = 64
@@ -20,9 +20,15 @@ _PASSING: Final = frozenset({OutcomeKind.TRIAL_STARTED, OutcomeKind.DEFERRED})
 
 
 def outcome(
-    attempt: Attempt, kind: OutcomeKind, *, at: float, reason: str = "", detail: str = ""
+    attempt: Attempt,
+    kind: OutcomeKind,
+    wrong_bytes: WrongBytes | None = None,
+    *,
+    at: float,
+    reason: str = "",
+    detail: str = "",
 ) -> Outcome:
-    """An outcome of ``attempt``.
+    """An outcome of ``attempt``. Other ``wrong_bytes`` are another outcome of it.
 
     Its release is the offered one. A REVERTED outcome names the release that was rolled back.
     """
@@ -30,6 +36,8 @@ def outcome(
     if kind is OutcomeKind.REVERTED and attempt.action == "revert" and attempt.leaving:
         release = attempt.leaving
     identity = f"{attempt.rollout}/{attempt.number}/{kind}"
+    if wrong_bytes is not None:
+        identity += f"/{wrong_bytes.found}"
     if len(identity) > ID_CHARS:
         identity = sha256_hex(identity.encode())
     return Outcome(
@@ -41,6 +49,7 @@ def outcome(
         reason=reason[:REASON_CHARS],
         detail=shortened(detail, DETAIL_CHARS),
         attempt=attempt.number,
+        wrong_bytes=wrong_bytes,
     )
 
 

@@ -303,6 +303,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     checkin_at: float = 0.0
     link_failures: int = 0
     hub_loss: HubLoss | None = None
+    hub_reached: bool = False  # a check-in was answered
     jobs: int = 0  # number of the last long effect, to detect stale completions
     offered: tuple[str, ...] = ()  # rollouts in the order of the hub's last offers
     free_bytes: int | None = None  # on the disk, when it was last measured

@@ -41,7 +41,10 @@ def status_lines(status: AgentStatus) -> tuple[str, ...]:
     """Names and values."""
     hub = "answers"
     if status.hub_lost_since is not None:
-        hub = f"lost since {_time(status.hub_lost_since)}: {status.hub_lost_reason}"
+        what = "lost since" if status.hub_reached else "not reached since"
+        hub = f"{what} {_time(status.hub_lost_since)}: {status.hub_lost_reason}"
+    elif not status.hub_reached:
+        hub = "not asked yet"
     rows = [
         ("device", status.device or "not enrolled"),
         ("hub", f"{status.hub}, {hub}" if status.device else status.hub),

@@ -18,12 +18,16 @@ class DamagedTransferError(NetworkError):
     """``transfer_damaged``: other bytes than those that were asked for.
 
     ``found`` is the digest of a complete answer that was received at once. It is empty for an
-    answer that shows in its header that it is another one. ``refusal`` is the reason for which the
-    release is refused if the same bytes keep coming.
+    answer that shows in its header that it is another one. ``expected`` is the digest of the
+    artifact; it is empty for a manifest. ``refusal`` is the reason for which the release is refused
+    if the same bytes keep coming.
     """
 
-    def __init__(self, message: str, *, found: str = "", refusal: str = "") -> None:
+    def __init__(
+        self, message: str, *, expected: str = "", found: str = "", refusal: str = ""
+    ) -> None:
         super().__init__("transfer_damaged", message)
+        self.expected = expected
         self.found = found
         self.refusal = refusal
 

@@ -50,6 +50,7 @@ from edgefleet.protocol.device import (
     Sketches,
     Switch,
     Telemetry,
+    WrongBytes,
 )
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import ServingStatus
@@ -92,6 +93,7 @@ class SoftChanges(TypedDict, total=False):
     checkin_at: float
     link_failures: int
     hub_loss: HubLoss | None
+    hub_reached: bool
     jobs: int
     offered: tuple[str, ...]
     free_bytes: int | None
@@ -279,6 +281,7 @@ class OutcomeChanges(TypedDict, total=False):
     accuracy: float | None
     accuracy_before: float | None
     attempt: int
+    wrong_bytes: WrongBytes | None
 
 
 class TelemetryChanges(TypedDict, total=False):

@@ -81,7 +81,7 @@ class FolderStorage:
     def __init__(self, root: Path) -> None:
         """Make the folder. Raises DeviceError."""
         self._root = root.absolute()
-        with _writing(root):
+        with _writing(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
 
     def read(self, path: str) -> bytes | None:
@@ -93,7 +93,7 @@ class FolderStorage:
     def write(self, path: str, data: bytes) -> None:
         target = self._at(path)
         temporary = target.with_name(f".{target.name}.new")
-        with _writing(path):
+        with _writing(target):
             self._make_folder(target.parent)
             with temporary.open("wb") as file:
                 file.write(data)
@@ -104,7 +104,7 @@ class FolderStorage:
 
     def append(self, path: str, data: bytes) -> None:
         target = self._at(path)
-        with _writing(path):
+        with _writing(target):
             self._make_folder(target.parent)
             fresh = not target.exists()
             with target.open("ab") as file:
@@ -116,7 +116,7 @@ class FolderStorage:
 
     def rename(self, source: str, target: str) -> None:
         old, new = self._at(source), self._at(target)
-        with _writing(target):
+        with _writing(new):
             self._make_folder(new.parent)
             old.replace(new)
             _sync_folder(new.parent)
@@ -126,7 +126,7 @@ class FolderStorage:
     def copy(self, source: str, target: str) -> None:
         new = self._at(target)
         temporary = new.with_name(f".{new.name}.new")
-        with _writing(target):
+        with _writing(new):
             self._make_folder(new.parent)
             with self._at(source).open("rb") as old, temporary.open("wb") as file:
                 shutil.copyfileobj(old, file, CHUNK_BYTES)
@@ -137,7 +137,7 @@ class FolderStorage:
 
     def remove(self, path: str) -> None:
         target = self._at(path)
-        with _writing(path):
+        with _writing(target):
             if not target.exists() and not target.is_symlink():
                 return
             if target.is_dir() and not target.is_symlink():
@@ -154,7 +154,7 @@ class FolderStorage:
         return self._found(path, _digest)
 
     def free_bytes(self) -> int:
-        with _writing("."):
+        with _writing(self._root):
             return shutil.disk_usage(self._root).free
 
     def locate(self, path: str) -> str:
@@ -168,7 +168,7 @@ class FolderStorage:
             return None
         except OSError as error:
             raise DeviceError(
-                "disk_failed", f"{path} cannot be read ({error.strerror})."
+                "disk_failed", f"{self._at(path)} cannot be read ({error.strerror})."
             ) from error
 
     def _at(self, path: str) -> Path:
@@ -198,17 +198,17 @@ def _digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _writing(path: str | Path) -> Generator[None]:
+def _writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
         raise _not_written(path, error) from error
 
 
-def _not_written(path: str | Path, error: OSError) -> DeviceError:
-    if error.errno in _FULL:
-        return DeviceError("disk_full", "The disk is full.")
+def _not_written(path: Path, error: OSError) -> DeviceError:
     code = "disk_readonly" if error.errno in _READ_ONLY else "disk_failed"
+    if error.errno in _FULL:
+        code = "disk_full"
     return DeviceError(code, f"{path} cannot be written ({error.strerror}).")
 
 

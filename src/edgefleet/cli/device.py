@@ -234,10 +234,15 @@ def claim(
     if not invocation.json:
         url = access(invocation).url
         invocation.screen.note(
-            f"Valid for {duration(valid)}. Run on the device:\n"
-            f"  edgefleet agent run --hub {url} --claim CLAIM --name NAME"
+            f"Valid for {duration(valid)}. On the device, put {_one(count)} into a file that only "
+            "the agent's user can read, then run:\n"
+            f"  edgefleet agent run --hub {url} --claim-file FILE --name NAME"
             " --profile PROFILE --data-dir FOLDER --trust publisher.pub"
         )
+
+
+def _one(count: int) -> str:
+    return "the claim" if count == 1 else "one of the claims"
 
 
 @verb(

@@ -40,6 +40,7 @@ _OPTIONS: Final = (
     click.option(
         "--copied", is_flag=True, help="Only devices whose credential several agents use."
     ),
+    click.option("--disk-fault", is_flag=True, help="Only devices that cannot write their disk."),
     click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page."),
     click.option("--after", metavar="DEVICE", help="Start after this device."),
 )

@@ -13,6 +13,12 @@ from edgefleet.cli.screen import facts, table
 if TYPE_CHECKING:
     from edgefleet.protocol.rollout import Freeze
 
+
+def _disk_faults(faults: dict[str, int]) -> str:
+    named = ", ".join(f"{code} {count}" for code, count in faults.items())
+    return f"{sum(faults.values())}: {named}; see `edgefleet device list --disk-fault`"
+
+
 _UNKNOWN = "the hub made their credentials; `edgefleet hub accept-restored` lets them enrol again"
 
 
@@ -45,6 +51,7 @@ def show(invocation: Invocation) -> None:
                 if fleet.serving_down or fleet.serving_unstable
                 else []
             ),
+            *([("disk faults", _disk_faults(fleet.disk_faults))] if fleet.disk_faults else []),
             *(
                 [("quarantined", f"{fleet.quarantined}: see `edgefleet device list --quarantined`")]
                 if fleet.quarantined

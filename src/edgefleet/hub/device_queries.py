@@ -53,6 +53,8 @@ class DeviceQueries:
                 return self._only(fleet.copies.rows)
             case "ahead":
                 return self._only(self._engine.ahead.blocked_rows("", ""))
+            case "disk_fault":
+                return self._only(fleet.disk_faults.rows())
             case "failed":
                 return self._failed()
             case _:

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 
-from msgspec.structs import replace
-
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.limits import QUARANTINED_SHOWN
 from edgefleet.hub.registry import Registry
 from edgefleet.hub.truth import WaitingTruth
 from edgefleet.protocol.device import ModelReport, Phase, isolation_text, run_name
-from edgefleet.protocol.disk_fault import disk_fault_text, disk_wait
+from edgefleet.protocol.disk_fault import disk_fault_text
 from edgefleet.protocol.operator import (
     AgentRun,
     DeviceModel,
@@ -65,19 +63,14 @@ class DeviceViews:
             ),
             own_labels=self._devices.label_owners.by_device(row),
             set_labels=self._devices.label_owners.by_operator(row),
-            disk_fault=(fault := self._devices.facts(row).disk_fault),
+            disk_fault=(fault := fleet.disk_faults.get(row)),
             disk_fault_text=disk_fault_text(fault),
             line=why.line,
         )
 
     def why(self, row: int, now: float) -> WaitReport:
-        """The reasons of the engine. The fault of the device's disk comes first, if it has one."""
-        why = self._engine.why_device(row, now)
-        fault = self._devices.facts(row).disk_fault
-        if not fault:
-            return why
-        wait = disk_wait(fault)
-        return replace(why, line=f"{wait.text} {why.line}", waits=(wait, *why.waits))
+        """The reasons of the engine."""
+        return self._engine.why_device(row, now)
 
     def quarantined(self) -> QuarantinedDevices:
         """Devices on which two different releases of a model failed.

@@ -91,25 +91,46 @@ class Devices:
     async def enrol(self, request: EnrolRequest) -> DeviceIdentity:
         """Exchange a claim for a row in the fleet.
 
+        A device that repeats its enrolment, with the same claim and the same key, is the same
+        device: its answer was lost.
+
         Raises DeviceError ``protocol_unsupported``, ``claim_unknown``, ``claim_used``,
         ``claim_expired`` or ``device_name_taken``, OperatorError ``name_invalid`` or
         ``bad_request``.
         """
         check_protocol(request.protocol)
         digest = token_digest(request.claim)
+        key_digest = token_digest(request.key) if request.key else ""
+        if (again := await self._enrolled_before(digest, key_digest)) is not None:
+            return again
         self._store.reader.check_claim(digest, self._clock.now())
         check_name(request.name, field="name")
         self._check_profile(request.facts.profile)
         check_labels(request.labels)
-        device = await self._store.enrol(
-            digest,
-            request.name,
-            request.labels,
-            replace(request.facts, labels=None),
-            now=self._clock.now(),
-            committed=self._add,
-        )
+        try:
+            device = await self._store.enrol(
+                digest,
+                request.name,
+                request.labels,
+                replace(request.facts, labels=None),
+                now=self._clock.now(),
+                committed=self._add,
+                key_digest=key_digest,
+            )
+        except DeviceError:
+            if (again := await self._enrolled_before(digest, key_digest)) is None:
+                raise
+            return again  # the first request was being stored
         return DeviceIdentity(device.row, device.name)
+
+    async def _enrolled_before(self, digest: str, key_digest: str) -> DeviceIdentity | None:
+        """The identity that the claim gave to this key. None for another key."""
+        row = self._store.reader.enrolled_with(digest, key_digest)
+        if row is not None and row >= len(self._fleet):
+            await self._store.settled()  # durable, and not in memory yet
+        if row is None or self._fleet.is_removed(row):
+            return None
+        return DeviceIdentity(row, self._credential_names.get(row, self._fleet.name(row)))
 
     def identity_of(self, authorization: str) -> DeviceIdentity:
         """The row and the name in a credential of this hub, known or not. Raises DeviceError."""
@@ -251,6 +272,7 @@ class Devices:
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
+        self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(device.facts.profile)
         if device.enrolled_as is not None:
             self._credential_names[row] = device.enrolled_as.partition("/")[0]
@@ -264,6 +286,7 @@ class Devices:
 
     def _set_facts(self, row: int, facts: Facts) -> None:
         self._facts[row] = self._shared(facts)
+        self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(facts.profile)
         self._fleet.set_facts(
             row,

@@ -367,6 +367,7 @@ class Hub:
             self._engine.without_room(spec),
             interval_s=self.settings.interval_s,
             now=now,
+            blocked=self._engine.waiting_for_a_person(spec.model),
             warnings=warnings(state),
             interface=state.interface,
         )
@@ -448,6 +449,7 @@ class Hub:
             unknown_sets=figures.unknown_sets,
             serving_down=figures.serving.down,
             serving_unstable=figures.serving.unstable,
+            disk_faults=figures.disk_faults,
             quarantined=self._queries.quarantined_count(),
             copied=self.copied.count,
             ahead=self.restored.ahead_count,

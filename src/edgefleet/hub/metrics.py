@@ -171,6 +171,12 @@ def _fleet(out: Exposition, fleet: FleetFigures) -> None:
         "cause",
         fleet.serving.ends,
     )
+    out.gauge(
+        "edgefleet_disk_fault_devices",
+        "Devices that cannot write their disk, by the code of the error.",
+        "fault",
+        fleet.disk_faults,
+    )
     out.family(
         "edgefleet_release_devices",
         "gauge",

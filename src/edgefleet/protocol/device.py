@@ -120,13 +120,18 @@ class Facts(Wire, frozen=True, kw_only=True):
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
-    """Exchanges a one-use claim for a credential."""
+    """Exchanges a one-use claim for a credential.
+
+    ``key`` is a secret of the device: a claim that was used gives the credential again to the same
+    key, as after an answer that was lost. Empty from older agents, which need another claim.
+    """
 
     protocol: int
     claim: Annotated[str, Meta(max_length=200)]
     name: Name
     facts: Facts
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    key: Annotated[str, Meta(max_length=128)] = ""
 
 
 class EnrolAnswer(Wire, frozen=True, kw_only=True):
@@ -156,8 +161,18 @@ class OutcomeKind(StrEnum):
     WITHDRAWN = "withdrawn"  # the device cancelled the start; the release never ran
 
 
+class WrongBytes(Wire, frozen=True, kw_only=True):
+    """Two fresh downloads of an artifact brought the same bytes, which are not the artifact."""
+
+    expected: Digest  # of the artifact, in the manifest
+    found: Digest
+
+
 class Outcome(Wire, frozen=True, kw_only=True):
-    """One durable report. ``id`` is its idempotency key: the hub counts repeated reports once."""
+    """One durable report. ``id`` is its idempotency key: the hub counts repeated reports once.
+
+    ``wrong_bytes`` goes with a deferral. Older agents do not send it.
+    """
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     rollout: Annotated[str, Meta(max_length=64)]
@@ -169,6 +184,7 @@ class Outcome(Wire, frozen=True, kw_only=True):
     accuracy: Share | None = None  # on the golden set; sent with a confirmation
     accuracy_before: Share | None = None  # of the previous release, if the golden set is the same
     attempt: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0  # rises with each attempt
+    wrong_bytes: WrongBytes | None = None
 
 
 class Reason(StrEnum):

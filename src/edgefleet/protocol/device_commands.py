@@ -9,7 +9,9 @@ from edgefleet.protocol.device import Name
 from edgefleet.protocol.wire import Wire
 
 SEARCH_CHARS: Final = 100
-STATES: Final = ("online", "offline", "quarantined", "failed", "ahead", "copied")
+STATES: Final = (
+    "online", "offline", "quarantined", "failed", "ahead", "copied", "disk_fault",
+)  # fmt: skip
 
 _Person = Annotated[str, Meta(min_length=1, max_length=63)]
 _Note = Annotated[str, Meta(max_length=500)]

@@ -13,11 +13,17 @@ _TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "disk_full": f"The disk of this device is full. {_SERVES} there is space.",
         "disk_readonly": f"The disk of this device is read-only, as a worn SD card is. {_SERVES} "
         "the card is replaced, or the disk is mounted for writing.",
-        "disk_failed": f"The disk of this device fails. {_SERVES} the disk is replaced.",
+        "disk_failed": f"Writes to the disk of this device fail. {_SERVES} they succeed: check the "
+        "disk and the owner of the data folder.",
         "state_foreign": f"The state of this device is that of a newer agent. {_SERVES} that agent "
         "is installed again.",
     }
 )
+
+
+def known_code(code: str) -> str:
+    """The code, or "other" for one of a newer agent."""
+    return code if code in _TEXTS else "other"
 
 
 def disk_fault_text(code: str) -> str:

@@ -216,6 +216,7 @@ class FleetView(Wire, frozen=True, kw_only=True):
     copied: int = 0  # devices whose credential several agents use; each counts as one device
     serving_down: int = 0  # online devices that do not serve a confirmed release
     serving_unstable: int = 0  # online devices whose serving process ended in the last hour
+    disk_faults: dict[str, int] = msgspec.field(default_factory=dict)  # devices, by code
     ahead: int = 0  # devices that run what the hub has no record of: see wait code ahead
     unknown_devices: tuple[str, ...] = ()  # with a credential of this hub, which does not know them
     quarantined: int = 0  # devices on which two different releases of a model failed
@@ -241,8 +242,9 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     ``had_model`` those that do. ``memory_mib`` is what the release may use on a device, by
     the profile of the selected devices. ``replaced`` counts the devices that run another release of
     the model now, by release, and ``beside`` those that run other models, by model and release
-    ("detector 3"). The release displaces none of these other models. ``warnings`` are sentences on
-    limits that the releases before were above.
+    ("detector 3"). The release displaces none of these other models. ``left_out`` counts the
+    devices that get nothing until a person acts, by wait code; they count nowhere else.
+    ``warnings`` are sentences on limits that the releases before were above.
     """
 
     at: float
@@ -255,6 +257,7 @@ class PlanFleet(Wire, frozen=True, kw_only=True):
     memory_mib: dict[str, int] = msgspec.field(default_factory=dict)
     replaced: dict[str, int] = msgspec.field(default_factory=dict)
     beside: dict[str, int] = msgspec.field(default_factory=dict)
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     interface: tuple[str, ...] = ()  # changes that clients of the releases that run now notice
 

@@ -420,6 +420,7 @@ class Evidence(Wire, frozen=True, kw_only=True):
     healthy: int = 0
     failed: int = 0  # trial failed, crashed, silent after activating, or does not serve any more
     refused: int = 0  # did not activate the release
+    damaged: int = 0  # part of ``refused``: several devices got the same wrong bytes
     silent: int = 0  # part of ``failed``
     serving_failed: int = 0  # part of ``failed``: serving fails since the confirmation
     set_aside: int = 0  # failed or silent, but their site went dark or gave the release back
@@ -541,6 +542,8 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     had_model: int = 0  # eligible devices that ran a release of it then
     replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
     beside: dict[str, int] = msgspec.field(default_factory=dict)  # "detector 3": they stay
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)  # by the code of a wait for a
+    # person, such as quarantined; counted in none of those before
     unjudged: str = ""  # metrics that the gate cannot judge: no class scores
     interface: tuple[str, ...] = ()  # changes that clients of the release before it notice
     selector: str

@@ -1,9 +1,11 @@
 """The releases that the devices of a plan run today, and the effect of the plan on each."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from edgefleet.base.texts import counted
+
+_LEFT_OUT: Final = {"ahead": "ahead of the hub"}
 
 
 class RunsToday(Protocol):
@@ -17,6 +19,8 @@ class RunsToday(Protocol):
     def replaced(self) -> dict[str, int]: ...
     @property
     def beside(self) -> dict[str, int]: ...
+    @property
+    def left_out(self) -> dict[str, int]: ...
 
 
 def today_rows(model: str, release: str, found: RunsToday) -> list[tuple[str, str]]:
@@ -36,7 +40,14 @@ def today_rows(model: str, release: str, found: RunsToday) -> list[tuple[str, st
     if found.beside:
         rows.append(("keeps", f"{_each(found.beside.items())} (other models)"))
     rows.append(("removes", "nothing"))
+    if found.left_out:
+        rows.append(("leaves out", left_out_text(found.left_out)))
     return rows
+
+
+def left_out_text(left_out: dict[str, int]) -> str:
+    """``1 quarantined, 2 ahead of the hub``."""
+    return ", ".join(f"{count} {_LEFT_OUT.get(code, code)}" for code, count in left_out.items())
 
 
 def added(model: str, adds: int, had_model: int) -> str:

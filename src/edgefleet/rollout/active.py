@@ -127,7 +127,7 @@ class ActiveRollout:
         self.taken = TakenParts((), self.ledger, self.scope.label_values)
         self.tally = Tally(
             self.state.classes,
-            self.state.adds + self.state.had_model,
+            self.state.adds + self.state.had_model + sum(self.state.left_out.values()),
             self.ledger,
             self.scope.label_values,
             lambda: self.reservations.reserved_rows,

@@ -27,6 +27,7 @@ from edgefleet.rollout.lifecycle.typed_replace import replace as replace_struct
 from edgefleet.rollout.limits import CLASSES_SHOWN
 from edgefleet.rollout.openings import count_remaining, count_spare
 from edgefleet.rollout.serving_failed import serving_failed, with_serving_failed
+from edgefleet.rollout.wrong_bytes import find_damaged, with_damaged
 
 SILENT = SILENCE.reason  # the reason code for devices that are silent after activating
 
@@ -162,7 +163,9 @@ def _with_plan(
         else exposure.handful(spec.exposure, population),
         looks=state.looks,
         looked=state.looked,
-        boundary=find_boundary(active, found.silent.all(), serving_failed(active, fleet, now)),
+        boundary=find_boundary(
+            active, found.silent.all(), serving_failed(active, fleet, now), damaged=evidence.damaged
+        ),
     )
 
 
@@ -175,11 +178,17 @@ def _compare_sites(active: ActiveRollout, fleet: Fleet, silent: int, now: float)
 
 
 def find_boundary(
-    active: ActiveRollout, silent: Rows, failing: Rows, without: Rows | None = None
+    active: ActiveRollout,
+    silent: Rows,
+    failing: Rows,
+    without: Rows | None = None,
+    *,
+    damaged: int,
 ) -> Boundary | None:
     """The exact test of a small fleet, ``without`` some devices. None if it is not small.
 
     ``silent`` devices in trial and healthy devices with ``failing`` serving count as failed.
+    ``damaged`` is the number of devices whose downloads are damaged: they count as refused.
     """
     state, spec = active.state, active.state.spec.gate
     if not state.sizes:
@@ -193,7 +202,7 @@ def find_boundary(
         return out if without is None else out | np.isin(rows, without, assume_unique=True)
 
     failures = active.ledger.failures_in_order(np.concatenate([silent, failing]), are_out)
-    refused = active.tally.count(DeviceStanding.REFUSED)
+    refused = active.tally.count(DeviceStanding.REFUSED) + damaged
     near = small_fleet.nearest_crossing([*failures, *[True] * refused], needed)
     return Boundary(devices=plans[-1].devices, bad=near.bad, size=near.size, needed=near.needed)
 
@@ -238,6 +247,7 @@ def _evidence(
 ) -> Evidence:
     counts, excused = active.tally, len(active.set_aside.failed)
     silent, failing = found.silent.all(), serving_failed(active, fleet, now)
+    damaged = find_damaged(active, fleet)
     reasons = _reasons(active, len(silent))
     counted = Evidence(
         wave=1 if active.state.wave is None else active.state.wave + 1,
@@ -259,13 +269,14 @@ def _evidence(
         canary=active.cohorts.canary.cohort(),
         control=active.cohorts.control.cohort(),
         late=active.late.failures(silent),
-        classes=_classes(active, np.concatenate([silent, failing])),
+        classes=_classes(active, np.concatenate([silent, failing]), damaged.rows),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         limits=active.cohorts.limits(has_previous=active.state.previous is not None),
         labels=active.cohorts.labels.evidence(),
     )
-    return gate.weigh(with_serving_failed(counted, fleet, failing), active.state.spec.gate)
+    counted = with_damaged(with_serving_failed(counted, fleet, failing), fleet, damaged)
+    return gate.weigh(counted, active.state.spec.gate)
 
 
 def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence:
@@ -314,6 +325,7 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
         labels=active.cohorts.labels.evidence(),
     )
     counted = with_serving_failed(counted, fleet, serving_failed(active, fleet, now))
+    counted = with_damaged(counted, fleet, find_damaged(active, fleet))
     evidence = gate.weigh(counted, active.state.spec.gate)
     return add_examples(evidence, active.ledger.reasons, dark.rows, fleet.name)
 
@@ -328,14 +340,18 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evid
     evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
-        classes=_classes(active, np.concatenate([silent, failing])),
+        classes=_classes(
+            active, np.concatenate([silent, failing]), find_damaged(active, fleet).rows
+        ),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
         looks=active.state.looks,
         looked=active.state.looked,
-        boundary=find_boundary(active, silent, failing),
+        boundary=find_boundary(
+            active, silent, failing, damaged=len(find_damaged(active, fleet).rows)
+        ),
     )
     return evidence, silent
 
@@ -377,9 +393,12 @@ def _judged_rows(active: ActiveRollout, standing: DeviceStanding) -> Rows:
     return rows[~active.all_taken_back(rows)] if active.taken else rows
 
 
-def _classes(active: ActiveRollout, silent: Rows) -> tuple[ClassRate, ...]:
-    """The classes with the strongest evidence. ``silent`` devices count as failed."""
-    counted = active.tally.classes_begun(silent, active.set_aside.failed)
+def _classes(active: ActiveRollout, silent: Rows, damaged: Rows) -> tuple[ClassRate, ...]:
+    """The classes with the strongest evidence. ``silent`` devices count as failed.
+
+    ``damaged`` devices, which have not begun, count as refused.
+    """
+    counted = active.tally.classes_begun(silent, active.set_aside.failed, damaged)
     return class_test.worst_of(counted, active.state.failures_allowed, CLASSES_SHOWN)
 
 

@@ -49,7 +49,7 @@ from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN
 from edgefleet.rollout.lifecycle.step import AuditLine, step
 from edgefleet.rollout.next_transition import NextTransition, bets_to_store
 from edgefleet.rollout.restored import note_given
-from edgefleet.rollout.running_today import count_running
+from edgefleet.rollout.running_today import count_today
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
 
@@ -161,15 +161,13 @@ class Engine:
         plan.check_interface(spec, interface)
         previous = plan.previous_release(scope, self.fleet, self._desired, spec.model)
         created_at = plan.after_all(self._rollouts.values(), now)
-        adds, had_model = plan.count_model(scope, self.fleet, spec.model)
-        running = count_running(self.fleet, scope.eligible_rows(), spec.model, spec.release)
+        rows, blocked = scope.eligible_rows(), self.waiting_for_a_person(spec.model)
+        running = count_today(self.fleet, rows, blocked, spec.model, spec.release)
         return plan.planned(
             spec,
             rollout_id=rollout_id,
             salt=salt,
             previous=previous,
-            adds=adds,
-            had_model=had_model,
             running=running,
             classes=classes_of(scope, self.fleet, spec.gate.classes),
             interface=interface,
@@ -182,6 +180,10 @@ class Engine:
         release = PublishedRelease(manifest, "", 0, limits_of(manifest))
         spec = RolloutSpec(model=manifest.model, release=manifest.release)
         return self._interface_changes(self._scope(spec, release, salt=0), manifest)
+
+    def waiting_for_a_person(self, model: str) -> dict[str, Rows]:
+        """The devices that get no release of the model until a person acts, by wait code."""
+        return self._fleet_wide.for_a_person_by_code(model)
 
     def without_room(self, spec: RolloutSpec) -> Rows:
         """The devices of a plan whose other models leave too little memory, ascending.

@@ -49,6 +49,7 @@ STRICT_P: Final = 1e-5  # likewise, strictly
 WEALTH_MAX: Final = 1e12
 BAKE_SAMPLE: Final = 4096  # canary devices whose requests are counted in the windows of a bake
 SERVING_ENDS_FAILED: Final = 3  # ends of serving in an hour by which a confirmed release fails
+WRONG_BYTES_DEVICES: Final = 3  # with the same wrong bytes, from which they are the artifact's
 OUTAGES_SHOWN: Final = 5
 OUTAGES: Final = 256  # of sites, kept per rollout; the oldest is dropped
 LOOKS_PER_CHECK_IN: Final = 4  # at the devices that go dark, between two check-ins of a device

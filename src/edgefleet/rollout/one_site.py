@@ -142,5 +142,5 @@ def _without(
         healthy=evidence.healthy - int(np.count_nonzero(healthy)),
         late=late.failures(others),
         classes=(),
-        boundary=find_boundary(active, others, failing, without=mine),
+        boundary=find_boundary(active, others, failing, without=mine, damaged=evidence.damaged),
     )

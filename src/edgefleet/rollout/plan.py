@@ -359,8 +359,6 @@ def planned(
     rollout_id: str,
     salt: int,
     previous: str | None,
-    adds: int,
-    had_model: int,
     running: RunningToday,
     earlier: Earlier,
     now: float,
@@ -373,10 +371,11 @@ def planned(
         spec=spec,
         salt=salt,
         previous=previous,
-        adds=adds,
-        had_model=had_model,
+        adds=running.adds,
+        had_model=running.had_model,
         replaced=running.replaced,
         beside=running.beside,
+        left_out=running.left_out,
         classes=classes,
         interface=interface,
         history=earlier.history,
@@ -409,13 +408,6 @@ def previous_release(scope: Scope, fleet: Fleet, desired: Desired, model: str) -
         if named is not None and counts[number]:
             return named[1]
     return None
-
-
-def count_model(scope: Scope, fleet: Fleet, model: str) -> tuple[int, int]:
-    """Number of eligible devices that do not run the model now, and of those that do."""
-    rows = scope.eligible_rows()
-    have = int(np.count_nonzero(fleet.models.all_have(rows, model)))
-    return len(rows) - have, have
 
 
 def check_newest(active: ActiveRollout, others: Iterable[ActiveRollout]) -> None:

@@ -1,6 +1,8 @@
 """The fleet of a plan as groups of like devices: enough to simulate the plan, without names."""
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -21,9 +23,10 @@ from edgefleet.rollout.fleet.eligibility import (
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.selector import parse
 from edgefleet.rollout.limits import GROUPS
-from edgefleet.rollout.running_today import count_running
+from edgefleet.rollout.running_today import count_today
 
 _TOO_OLD, _ONE_MODEL, _MEMORY_FULL = 1, 2, 3
+NOBODY: Final[Mapping[str, Rows]] = MappingProxyType({})
 _OTHERS: Final = (None, Misfit.AGENT_TOO_OLD, Misfit.AGENT_ONE_MODEL, Misfit.MEMORY_FULL)
 
 
@@ -35,6 +38,7 @@ def compose(
     *,
     interval_s: float,
     now: float,
+    blocked: Mapping[str, Rows] = NOBODY,
     warnings: tuple[str, ...] = (),
     interface: tuple[str, ...] = (),
 ) -> PlanFleet:
@@ -42,9 +46,11 @@ def compose(
 
     Only labels that the plan uses distinguish devices. Beyond ``GROUPS`` groups, the devices of the
     smallest groups lose their labels. ``spec`` must have been checked. ``without_room``: see
-    ``Engine.without_room``. ``warnings`` are those of ``why.baseline``.
+    ``Engine.without_room``. ``blocked``: see ``Engine.waiting_for_a_person``. ``warnings`` are
+    those of ``why.baseline``.
     """
     rows = np.flatnonzero(fleet.selected(parse(spec.selector)))
+    out = np.concatenate([np.zeros(0, np.int64), *blocked.values()])
     variants, comparison = variants_of(manifest), comparison_name(manifest.golden.comparison)
     keys = _keys(spec)
     groups: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
@@ -53,36 +59,40 @@ def compose(
     other = fleet.all_have_only_another(rows, spec.model)
     others = np.where(np.isin(rows, without_room), _MEMORY_FULL, 0)
     others = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, others))
-    have = fleet.models.all_have(rows, spec.model)
-    kinds = np.stack([fleet.kit_ids[rows], fleet.label_ids[rows], others, have], axis=1)
+    kinds = np.stack(
+        [fleet.kit_ids[rows], fleet.label_ids[rows], others, np.isin(rows, out)], axis=1
+    )
     distinct, kind_of, counts = np.unique(kinds, axis=0, return_inverse=True, return_counts=True)
-    by_model, fits = [0, 0], np.zeros(len(distinct), np.bool_)
+    fits = np.zeros(len(distinct), np.bool_)
     for number, (kind, count) in enumerate(zip(distinct.tolist(), counts.tolist(), strict=True)):
-        kit_id, label_id, reason, has_model = kind
+        kit_id, label_id, reason, is_out = kind
         kit = fleet.kit(kit_id)
         unfit = misfit(kit, variants, comparison) or _OTHERS[reason]
         if unfit is not None:
             left_out[unfit.value] += count
             continue
+        fits[number] = True
+        if is_out:
+            continue
         labels = fleet.label_set(label_id)
         used = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, used] += count
-        by_model[has_model] += count
-        fits[number] = True
     eligible = rows[fits[kind_of.ravel()]]
-    running = count_running(fleet, eligible, spec.model, spec.release)
-    away = fleet.silent_longer(rows, now, fleet.offline_after_s)
+    running = count_today(fleet, eligible, blocked, spec.model, spec.release)
+    mine = rows[~np.isin(rows, out)]
+    away = fleet.silent_longer(mine, now, fleet.offline_after_s)
     return PlanFleet(
         at=now,
         interval_s=interval_s,
         groups=_bounded(groups),
         offline=min(int(np.count_nonzero(away)), sum(groups.values())),
         ineligible=dict(left_out),
-        adds=by_model[False],
-        had_model=by_model[True],
+        adds=running.adds,
+        had_model=running.had_model,
         memory_mib=_limits(fleet, rows, manifest),
         replaced=running.replaced,
         beside=running.beside,
+        left_out=running.left_out,
         warnings=warnings,
         interface=interface,
     )

@@ -18,6 +18,7 @@ class Fate(StrEnum):
     REFUSES = "refuses"  # the device does not activate the release
     SILENT = "silent"  # the device never checks in after activating
     DEFERS = "defers"  # the device defers the release for ever
+    DAMAGED = "damaged"  # it defers the release: its downloads have the same wrong bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Behaviour:
     refuses: float = 0.0
     silent: float = 0.0
     defers: float = 0.0
+    damaged: float = 0.0
     error_rate: float = 0.0  # of inference requests
     refusal_rate: float = 0.0  # of requests, before the release runs
     traffic: float = 1.0  # share of the usual requests that arrive
@@ -57,6 +59,7 @@ class Behaviour:
             (self.refuses, Fate.REFUSES),
             (self.silent, Fate.SILENT),
             (self.defers, Fate.DEFERS),
+            (self.damaged, Fate.DAMAGED),
         ):
             if place < share:
                 return fate

@@ -4,11 +4,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgefleet.protocol.device import ModelReport, Offer, Outcome, OutcomeKind, Phase, Reason
+from edgefleet.protocol.device import (
+    ModelReport,
+    Offer,
+    Outcome,
+    OutcomeKind,
+    Phase,
+    Reason,
+    WrongBytes,
+)
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.testing.behaviour import Fate
 from edgefleet.testing.limits import REQUESTS_PER_S
+from edgefleet.testing.release import ARTIFACT_SHA256
 
+_WRONG_BYTES: Final = WrongBytes(expected=ARTIFACT_SHA256, found="f" * 64)
 _TRIAL_ENDS: Final = {Fate.FAILS: Reason.ERRORS, Fate.CRASHES: Reason.CRASH}
 
 
@@ -59,6 +69,7 @@ class FakeDevice:
     trial: Attempt | None = None
     window: str | None = None  # the release of the last reported requests
     dead: bool = False  # never checks in
+    disk_fault: str = ""  # why it defers each release, a code of base.errors
     deferred: Offer | None = None  # the last deferred offer
     spool: list[Outcome] = field(default_factory=list)
     seq: int = 0  # number of the last check-in
@@ -121,12 +132,19 @@ class FakeDevice:
             self.staging = Attempt(offer, now + self.fetch_s)
 
     def _staged(self, offer: Offer, fate: Fate, now: float) -> None:
+        if self.disk_fault:
+            self.deferred = offer
+            self._report(offer, OutcomeKind.DEFERRED, now, self.disk_fault)
+            return
         match fate:
             case Fate.REFUSES:
                 self._report(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
             case Fate.DEFERS:
                 self.deferred = offer
                 self._report(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
+            case Fate.DAMAGED:
+                self.deferred = offer
+                self._report(offer, OutcomeKind.DEFERRED, now, Reason.TRANSFER, _WRONG_BYTES)
             case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
                 self._report(offer, OutcomeKind.TRIAL_STARTED, now)
                 self.asking = offer
@@ -153,7 +171,14 @@ class FakeDevice:
     def _swap(self) -> None:
         self.running, self.slot = self.slot, self.running
 
-    def _report(self, offer: Offer, kind: OutcomeKind, now: float, reason: str = "") -> None:
+    def _report(
+        self,
+        offer: Offer,
+        kind: OutcomeKind,
+        now: float,
+        reason: str = "",
+        wrong_bytes: WrongBytes | None = None,
+    ) -> None:
         outcome = Outcome(
             id=f"{self.name}-{offer.rollout}-{kind}"[:64],
             rollout=offer.rollout,
@@ -161,5 +186,6 @@ class FakeDevice:
             kind=kind,
             at=now,
             reason=reason,
+            wrong_bytes=wrong_bytes,
         )
         self.spool.append(outcome)

@@ -101,6 +101,11 @@ class FakeFleet(MemoryHub):
         heapq.heappush(self._due, (self.now + first, row))
         return device
 
+    def report_disk_fault(self, device: str, code: str) -> None:
+        """The device cannot write its disk, and defers what it is offered. Empty: it can again."""
+        super().report_disk_fault(device, code)
+        self.devices[device].disk_fault = code
+
     def rename(self, device: str, name: str) -> None:
         super().rename(device, name)
         self.devices[name] = self.devices.pop(device)

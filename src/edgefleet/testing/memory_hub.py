@@ -55,6 +55,7 @@ class _Enrolled:
     versions: tuple[tuple[str, str], ...] = ()
     comparisons: tuple[str, ...] = ()
     hashed: str = ""  # the name at enrolment of a renamed device
+    disk_fault: str = ""  # as it reported with its facts
     is_removed: bool = False
 
 
@@ -116,6 +117,12 @@ class MemoryHub:
         self._releases[manifest.model, release] = (manifest, digest)
         self.engine.add_release(manifest, digest)
         return digest
+
+    def report_disk_fault(self, device: str, code: str) -> None:
+        """Record that a device cannot write its disk, or with an empty code that it can."""
+        row = self.row(device)
+        self._enrolled[row] = replace(self._enrolled[row], disk_fault=code)
+        self.engine.fleet.disk_faults.set(row, code)
 
     # Commands of an operator.
 
@@ -295,6 +302,7 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         comparisons=enrolled.comparisons,
         hashed=enrolled.hashed,
     )
+    engine.fleet.disk_faults.set(row, enrolled.disk_fault)
     if enrolled.is_removed:
         engine.fleet.remove(row)
     return row

@@ -12,6 +12,7 @@ from edgefleet.protocol.release import (
     Variant,
 )
 
+ARTIFACT_SHA256: Final = "0" * 64
 ARTIFACT_BYTES: Final = 4 << 20
 GOLDEN_BYTES: Final = 64 << 10
 MEMORY_LIMIT_MIB: Final = 64
@@ -28,7 +29,7 @@ def fake_manifest(
     memory_limit_mib: int = MEMORY_LIMIT_MIB,
 ) -> ReleaseManifest:
     """A manifest with a variant for each profile. A download is one artifact and the golden set."""
-    artifact = Artifact(sha256="0" * 64, size_bytes=artifact_bytes)
+    artifact = Artifact(sha256=ARTIFACT_SHA256, size_bytes=artifact_bytes)
     golden = Artifact(sha256="1" * 64, size_bytes=golden_bytes)
     x = TensorSpec(name="x", datatype="FP32", shape=(-1, 64))
     y = TensorSpec(name="y", datatype="FP32", shape=(-1, 10))

@@ -94,7 +94,8 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
         "rollout_rows",
         "audit_lines",
     )
-    waiting = len(needs) + bool(quarantined.count) + bool(fleet.copied) + frozen.frozen
+    waits = (quarantined.count, fleet.copied, fleet.disk_faults, frozen.frozen)
+    waiting = len(needs) + sum(map(bool, waits))
     title = f"({waiting}) Fleet now" if waiting else "Fleet now"
     return Page(title, "fleet", "fleet.html", parts, context, fleet)
 

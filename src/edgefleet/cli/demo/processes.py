@@ -125,9 +125,13 @@ class Agent(Program):
         self._reserved_port = reserve_port()
         self.port: int = self._reserved_port.getsockname()[1]
         self._data = folder / name
+        claim_file = folder / f"{name}.claim"
+        claim_file.touch(mode=0o600)
+        claim_file.write_text(claim)
         arguments = [
             "run",
-            *("--hub", hub, "--claim", claim, "--name", name, "--profile", profile),
+            *("--hub", hub, "--claim-file", str(claim_file)),
+            *("--name", name, "--profile", profile),
             *("--data-dir", str(self._data), "--trust", str(trust)),
             *("--serve", f"127.0.0.1:{self.port}", "--label", f"site={SITE}"),
         ]

@@ -9,6 +9,7 @@ from edgefleet.cli.doctor import (
     copies,
     data_folder,
     disk,
+    disk_faults,
     hub,
     keys,
     python,
@@ -34,6 +35,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Context], Finding]], ...]] = (
     ("releases", unused_releases.check),
     ("rollouts", rollouts.check),
     ("devices", quarantined_devices.check),
+    ("device disks", disk_faults.check),
     ("restored", restored.check),
     ("copies", copies.check),
 )

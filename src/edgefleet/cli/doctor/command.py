@@ -30,7 +30,8 @@ def doctor(invocation: Invocation) -> int:
 
     Checks this machine (Python, the runtime, the data folder, the disk, the signing key) and the
     hub (reachable, token accepted, clocks agree, releases without a rollout, rollouts and
-    quarantined devices that wait for a person). Changes nothing. Exits with 1 if a finding is bad.
+    quarantined devices that wait for a person, devices that cannot write their disk). Changes
+    nothing. Exits with 1 if a finding is bad.
     """
     from edgefleet.cli.doctor.checks import run_checks
     from edgefleet.cli.doctor.context import Context

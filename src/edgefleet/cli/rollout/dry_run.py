@@ -10,7 +10,7 @@ from edgefleet.cli.values import duration, size
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import ReleaseManifest, unjudged
 from edgefleet.protocol.rollout import RolloutSpec
-from edgefleet.protocol.today import today_rows
+from edgefleet.protocol.today import left_out_text, today_rows
 from edgefleet.protocol.wire import Wire
 from edgefleet.sim.virtual.dry_run import FleetToTry, Prediction, predict
 from edgefleet.sim.virtual.scenario import Group
@@ -83,7 +83,8 @@ def trial_lines(tried: Tried, model: str, release: str) -> list[str]:
     found, predicted = tried.fleet, tried.prediction
     ineligible = ", ".join(f"{count} {reason}" for reason, count in found.ineligible.items())
     if predicted is None:
-        return [f"No device is eligible: {ineligible}."]
+        reasons = ", ".join(filter(None, [ineligible, left_out_text(found.left_out)]))
+        return [f"No device is eligible: {reasons}."]
     rows = [
         ("devices", f"{predicted.devices}, {found.offline} of them offline now"),
         *today_rows(model, release, found),

@@ -129,7 +129,7 @@ def counts(evidence: Evidence) -> str:
         f"healthy {evidence.healthy}",
         f"in trial {evidence.in_trial}",
         f"failed {evidence.failed}{_parts_of_failed(evidence)}",
-        f"refused {evidence.refused}" if evidence.refused else "",
+        f"refused {evidence.refused}{_parts_of_refused(evidence)}" if evidence.refused else "",
         f"set aside {evidence.set_aside}" if evidence.set_aside else "",
         f"to go {evidence.offered}" if evidence.offered else "",
         f"offline {evidence.offline}" if evidence.offline else "",
@@ -242,6 +242,10 @@ def _outage(one: Outage) -> str:
         f"{where}: {one.dark} of {one.in_trial} in trial and {one.dark_control} of {one.control} "
         "that have not begun were dark"
     )
+
+
+def _parts_of_refused(evidence: Evidence) -> str:
+    return f" ({evidence.damaged} got wrong bytes)" if evidence.damaged else ""
 
 
 def _parts_of_failed(evidence: Evidence) -> str:

@@ -15,14 +15,16 @@ from edgefleet.hub.store.records import (
     StoredStanding,
     StoredTruth,
 )
-from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase
+from edgefleet.protocol.device import Facts, ModelReport, Outcome, OutcomeKind, Phase, WrongBytes
 from edgefleet.protocol.labels import Label, ModelTruth
 from edgefleet.protocol.operator import AuditEntry, TrustKey
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.constraints.ahead import Given
 
-_OUTCOME: Final = "device, id, rollout, release, kind, at, reason, detail, received_at, attempt"
+_OUTCOME: Final = (
+    "device, id, rollout, release, kind, at, reason, detail, received_at, attempt, expected, found"
+)
 """The columns of an outcome, in the order in which ``_outcome`` reads them."""
 
 
@@ -151,6 +153,15 @@ class Reader:
             for id_, at, actor, action, about, detail in rows
         )
 
+    def enrolled_with(self, digest: str, key_digest: str) -> int | None:
+        """The row of the device that used the claim with this key. None if none did."""
+        found = self._connection.execute(
+            "SELECT used_by FROM claim WHERE digest = ? AND key_digest = ? AND key_digest != ''"
+            " AND used_by IS NOT NULL",
+            (digest, key_digest),
+        ).fetchone()
+        return None if found is None else int(found[0])
+
     def check_claim(self, digest: str, now: float) -> None:
         """Reject an invalid claim early, without a write.
 
@@ -178,9 +189,12 @@ def claim_labels(connection: sqlite3.Connection, digest: str, now: float) -> dic
     return given
 
 
-def _outcome(found: tuple[int, str, str, str, str, float, str, str, float, int]) -> StoredOutcome:
+def _outcome(
+    columns: tuple[int, str, str, str, str, float, str, str, float, int, str, str],
+) -> StoredOutcome:
     """The outcome in a row of the columns ``_OUTCOME``."""
-    row, id_, rollout, release, kind, at, reason, detail, received_at, attempt = found
+    row, id_, rollout, release, kind, at, reason, detail, received_at, attempt = columns[:10]
+    expected, found = columns[10:]
     outcome = Outcome(
         id=id_,
         rollout=rollout,
@@ -190,5 +204,6 @@ def _outcome(found: tuple[int, str, str, str, str, float, str, str, float, int])
         reason=reason,
         detail=detail,
         attempt=attempt,
+        wrong_bytes=WrongBytes(expected=expected, found=found) if expected else None,
     )
     return StoredOutcome(row, outcome, received_at)

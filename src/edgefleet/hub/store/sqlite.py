@@ -64,6 +64,10 @@ class SqliteStore:
             self._writing.close()
         self.reader.close()
 
+    def settled(self) -> "asyncio.Future[None]":
+        """Resolves once every earlier write is durable, and its ``committed`` was called."""
+        return self.writer.submit(lambda _connection: None)
+
     def save_outcomes(
         self,
         row: int,
@@ -79,8 +83,8 @@ class SqliteStore:
                 for outcome in outcomes
                 if connection.execute(
                     "INSERT OR IGNORE INTO outcome (device, id, rollout, release, kind, at,"
-                    " reason, detail, received_at, attempt)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " reason, detail, received_at, attempt, expected, found)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row,
                         outcome.id,
@@ -92,6 +96,8 @@ class SqliteStore:
                         outcome.detail,
                         now,
                         outcome.attempt,
+                        outcome.wrong_bytes.expected if outcome.wrong_bytes else "",
+                        outcome.wrong_bytes.found if outcome.wrong_bytes else "",
                     ),
                 ).rowcount
             )
@@ -273,7 +279,7 @@ class SqliteStore:
             )
             text = json.dumps(dict(labels))
             connection.executemany(
-                "INSERT INTO claim VALUES (?, ?, ?, NULL)",
+                "INSERT INTO claim (digest, labels, expires_at) VALUES (?, ?, ?)",
                 [(digest, text, expires_at) for digest in digests],
             )
             _audit(connection, [line], now)
@@ -289,10 +295,12 @@ class SqliteStore:
         *,
         now: float,
         committed: Callable[[StoredDevice], None],
+        key_digest: str = "",
     ) -> "asyncio.Future[StoredDevice]":
         """Exchange a claim for the next row. The labels of the claim are the operator's.
 
-        Without a claim, an operator has allowed the enrolment.
+        Without a claim, an operator has allowed the enrolment. ``key_digest`` is that of the
+        device's key, see ``Reader.enrolled_with``.
 
         Raises DeviceError ``claim_unknown``, ``claim_used``, ``claim_expired`` or
         ``device_name_taken``; after ``device_name_taken`` the claim is still valid.
@@ -328,7 +336,8 @@ class SqliteStore:
             )
             if claim_digest is not None:
                 connection.execute(
-                    "UPDATE claim SET used_by = ? WHERE digest = ?", (row, claim_digest)
+                    "UPDATE claim SET used_by = ?, key_digest = ? WHERE digest = ?",
+                    (row, key_digest, claim_digest),
                 )
             _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
             return device

@@ -48,6 +48,17 @@ class FleetConstraints:
         """The devices that are blocked until a person acts, ascending. No wave waits for them."""
         return self._blocked_rows(rollout, model, lambda one: WAITS[one.code].needs_a_person)
 
+    def for_a_person_by_code(self, model: str) -> dict[str, Rows]:
+        """The same for any rollout of the model, by wait code. Each device has one code."""
+        found: dict[str, Rows] = {}
+        seen = np.zeros(0, np.int64)
+        for one in self.per_device:
+            if one.is_active and WAITS[one.code].needs_a_person:
+                rows = one.blocked_rows("", model)
+                found[one.code.value] = np.setdiff1d(rows, seen, assume_unique=True)
+                seen = np.union1d(seen, rows)
+        return found
+
     def patient_rows(self, rollout: str, model: str) -> Rows:
         """The devices that are blocked and become no stragglers meanwhile, ascending."""
         return self._blocked_rows(rollout, model, lambda one: WAITS[one.code].pauses_patience)

@@ -298,7 +298,10 @@ def _errors(evidence: Evidence, sample: _Sample, spec: GateSpec) -> tuple[str, s
     if not fails:
         return None
     if evidence.exposed == 0:
-        text = f"{sample.bad} of {sample.size} devices refused the release; no device activated it."
+        refused = "refused or cannot download" if evidence.damaged else "refused"
+        text = (
+            f"{sample.bad} of {sample.size} devices {refused} the release; no device activated it."
+        )
         return REFUSED_BY_DEVICES, cause_of_failures(evidence) + text
     trial = f", {evidence.in_trial} in trial" if evidence.in_trial else ""
     text = cause_of_failures(evidence) + ERRORS.sentence.format(

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome, OutcomeKind, WrongBytes
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.rollout.evidence.activations import Activations, Course
 from edgefleet.rollout.evidence.reasons import WITH_REASON, Reasons
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
@@ -69,6 +70,12 @@ _STANDINGS: Final = tuple(standing_of(bits) for bits in range(64))
 _STANDING_OF: Final = np.array(_STANDINGS, np.uint8)
 
 
+def _words(outcome: Outcome) -> str:
+    """The reason of an outcome, with the words of the device."""
+    detail = outcome.detail.rstrip(". ")
+    return f"{reason_text(outcome.reason)} ({detail})" if detail else reason_text(outcome.reason)
+
+
 class Ledger:
     """Ten bytes per device, and counts that are updated with each report."""
 
@@ -83,6 +90,7 @@ class Ledger:
         self._exposed_by_wave = [0] * waves
         self.reasons = Reasons()
         self.deferrals: dict[int, str] = {}  # the last reason of a device to defer, in its words
+        self.wrong_bytes: dict[int, WrongBytes] = {}  # the last that a device deferred for
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
@@ -103,7 +111,9 @@ class Ledger:
         if outcome.kind in WITH_REASON:
             self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:
-            self.deferrals[row] = outcome.detail or outcome.reason
+            self.deferrals[row] = _words(outcome)
+            if outcome.wrong_bytes is not None:
+                self.wrong_bytes[row] = outcome.wrong_bytes
         if after == before:
             return None
         self._bits_at[row] = after
@@ -155,7 +165,9 @@ class Ledger:
             for row in rows.tolist():
                 self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:
-            self.deferrals.update(dict.fromkeys(rows.tolist(), outcome.detail or outcome.reason))
+            self.deferrals.update(dict.fromkeys(rows.tolist(), _words(outcome)))
+            if outcome.wrong_bytes is not None:
+                self.wrong_bytes.update(dict.fromkeys(rows.tolist(), outcome.wrong_bytes))
         return new
 
     def forget(self, row: int) -> DeviceStanding:
@@ -169,6 +181,8 @@ class Ledger:
         self.counts[_NONE] += 1
         self._bits_at[row] = self._standing_at[row] = self._started_at[row] = 0
         self._withdrawn.pop(row, None)
+        self.deferrals.pop(row, None)
+        self.wrong_bytes.pop(row, None)
         self.reasons.forget(row)
         self._healthy_since = (0, 0)
         self.version += 1

@@ -134,17 +134,18 @@ class Tally:
                 found[offset + number] += count
         return found
 
-    def classes_begun(self, silent: Rows, excused: Rows) -> list[ClassCount]:
+    def classes_begun(self, silent: Rows, excused: Rows, damaged: Rows) -> list[ClassCount]:
         """Failures and starts of each class of which a device has begun.
 
         ``silent`` devices in trial count as failed, and ``excused`` devices that failed do not
-        count.
+        count. ``damaged`` devices have not begun, and count as refused.
         """
         silent_in, excused_in = self._in_classes(silent), self._in_classes(excused)
+        damaged_in = self._in_classes(damaged)
         found: list[ClassCount] = []
         for place, one in enumerate(self.classes):
             bad = self._counts[_FAILED][place] + self._counts[_REFUSED][place]
-            bad -= excused_in[place]
+            bad += damaged_in[place] - excused_in[place]
             size = bad + self._counts[_HEALTHY][place] + self._counts[_TRIAL][place]
             if size:
                 bad += silent_in[place]

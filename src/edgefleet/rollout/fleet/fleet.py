@@ -20,6 +20,7 @@ from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL, has_one_mode
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.rollout.fleet.disk_faults import DiskFaults
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
@@ -74,6 +75,7 @@ class Fleet:
         self.models = DeviceModels()
         self.copies = Copies()
         self.serving = ServingReports()
+        self.disk_faults = DiskFaults()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
         self._hash = np.zeros(0, np.uint64)
         self._last_seen = np.zeros(0, np.float64)
@@ -157,6 +159,7 @@ class Fleet:
         self._labels_at[row] = self._removed_id
         self._last_seen_at[row] = 0.0
         self.models.write(row, 0, 0)
+        self.disk_faults.set(row, "")
         self.copies.forget(row)
         self._changed_at[row] = 0
         self.removed_count += 1
@@ -529,6 +532,7 @@ class Fleet:
             on_release=on_release,
             unknown_sets=unknown_sets,
             serving=self.serving.figures(lambda row: bool(online[row])),
+            disk_faults=self.disk_faults.counts(),
         )
 
     def _set_models(self, row: int, number: int, activity: int) -> None:

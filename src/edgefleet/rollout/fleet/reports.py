@@ -57,7 +57,8 @@ class FleetFigures:
 
     ``by_phase`` counts online devices by the model that is furthest on its way. ``on_release``:
     model -> release -> online devices. ``unknown_sets`` counts online devices whose releases are
-    unknown, because the table of release sets is full.
+    unknown, because the table of release sets is full. ``disk_faults`` counts devices, online or
+    not, whose last write failed, by the code of the error.
     """
 
     total: int
@@ -67,3 +68,4 @@ class FleetFigures:
     on_release: dict[str, dict[str, int]]
     unknown_sets: int
     serving: ServingFigures
+    disk_faults: dict[str, int]

@@ -100,6 +100,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     had_model: int = 0  # eligible devices that ran a release of it
     replaced: dict[str, int] = msgspec.field(default_factory=dict)  # of these, other releases
     beside: dict[str, int] = msgspec.field(default_factory=dict)  # eligible, by other models
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)  # eligible, wait for a person
     interface: tuple[str, ...] = ()  # changes that clients of ``previous`` notice
     classes: tuple[DeviceClass, ...] = ()  # tested apart; fixed by the plan
     history: History | None = None  # earlier releases that lift the limit of failures

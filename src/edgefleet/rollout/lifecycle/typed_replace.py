@@ -54,6 +54,7 @@ class RolloutChanges(TypedDict, total=False):
     had_model: int
     replaced: dict[str, int]
     beside: dict[str, int]
+    left_out: dict[str, int]
     interface: tuple[str, ...]
     classes: tuple[DeviceClass, ...]
     history: History | None
@@ -129,6 +130,7 @@ class EvidenceChanges(TypedDict, total=False):
     healthy: int
     failed: int
     refused: int
+    damaged: int
     silent: int
     serving_failed: int
     set_aside: int

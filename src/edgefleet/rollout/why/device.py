@@ -5,6 +5,7 @@ from typing import Final
 
 from edgefleet.protocol.comparisons import comparison_name
 from edgefleet.protocol.device import Offer, Phase
+from edgefleet.protocol.disk_fault import disk_wait
 from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.version import OLDEST_SERVED, PROTOCOL
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
@@ -43,8 +44,8 @@ def explain_device(
     ``decide`` is the answer to the next check-in of the device for a model: ``Admission.decide``.
     ``refusal`` returns the reason why the device may not start the release of a rollout now. None
     if it may. Each reason has its model, whose last reason summarises it. With several models the
-    line is that of a model that waits, if one does, and names the model. Serving that fails comes
-    before all of them.
+    line is that of a model that waits, if one does, and names the model. A disk that cannot be
+    written comes before all of them, then serving that fails.
     """
     found: dict[str, list[Wait]] = {}
     on_device = {report.model for report in fleet.models.reports(row) if report.model}
@@ -69,15 +70,25 @@ def explain_device(
     serving = _serving(row, fleet)
     if serving and not away:
         line = f"{serving[0].text} {line}"
+    disk = _disk(row, fleet)
+    if disk:
+        line = f"{disk[0].text} {line}"
     copied = () if WaitCode.COPIED in {wait.code for wait in waits} else _copied(row, fleet)
     if copied:
         line = copied[0].text
-    return WaitReport(about=about, at=now, line=line, waits=(*copied, *away, *serving, *waits))
+    first = (*copied, *disk, *away, *serving)
+    return WaitReport(about=about, at=now, line=line, waits=(*first, *waits))
 
 
 def _copied(row: int, fleet: Fleet) -> tuple[Wait, ...]:
     """The wait of a copied device. Empty if it is not copied."""
     return (copied_wait(fleet.name(row)),) if fleet.copies.is_copied(row) else ()
+
+
+def _disk(row: int, fleet: Fleet) -> tuple[Wait, ...]:
+    """The fault of the device's disk. Empty if the device can write."""
+    fault = fleet.disk_faults.get(row)
+    return (disk_wait(fault),) if fault else ()
 
 
 def _serving(row: int, fleet: Fleet) -> tuple[Wait, ...]:

@@ -28,6 +28,7 @@ def show(
         had_model=state.had_model,
         replaced=state.replaced,
         beside=state.beside,
+        left_out=state.left_out,
         unjudged=unjudged(active.release.manifest),
         interface=state.interface,
         selector=spec.selector,
