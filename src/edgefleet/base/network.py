@@ -81,7 +81,7 @@ class HttpLink:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = without_secret(url)
         self._deadline = Deadline()
         self._connection, self._base, self._proxy_headers = _connection(url, self._deadline)
         self._answer: http.client.HTTPResponse | None = None  # the last one
@@ -236,6 +236,13 @@ def _connection(
     return connection, "", {}
 
 
+def without_secret(url: str) -> str:
+    """``url`` without a user and password, for people."""
+    begin, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{begin}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def _target(url: str, location: str) -> str:
     """The address in a Location header, which may be relative. As it is if it is none."""
     try:
@@ -256,7 +263,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 def _no_address(url: str) -> OperatorError:
     return OperatorError(
         "setting_invalid",
-        f"{url!r} is not a valid address.",
+        f"{without_secret(url)!r} is not a valid address.",
         field="hub",
         hint="Give an address such as http://host:port.",
     )
