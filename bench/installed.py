@@ -6,7 +6,8 @@
 3. ``twine check --strict`` accepts the metadata.
 4. A new environment with requirements/all.txt and the wheel runs ``--version``, ``demo``, and a hub
    with one device that serves a release.
-5. A new environment with requirements/device.txt and the wheel runs an agent that enrols there.
+5. A new environment with requirements/device.txt and the wheel runs ``--version``, and an agent
+   that enrols there.
 
 The programs of 4 and 5 run in an empty folder. ``python bench/installed.py [FOLDER]`` takes the
 first build from FOLDER (default dist).
@@ -155,13 +156,20 @@ class Operator:
         raise SystemExit(f"{name} is not online (exit {agent.poll()})")
 
 
+def check_version(name: str, program: Path, wheel: Path, folder: Path) -> None:
+    """The program says the version of the wheel, also where only the base install is."""
+    said, wanted = run(program, "--version", folder=folder).split(), wheel.name.split("-")[1]
+    if said[-1:] != [wanted]:
+        raise SystemExit(f"--version with {name}.txt: {' '.join(said)}, not {wanted}")
+    say(f"{' '.join(said)} with {name}.txt")
+
+
 def check_demo(program: Path, folder: Path) -> None:
-    version = run(program, "--version", folder=folder).strip()
     told = run(program, "demo", "--devices", str(DEMO_DEVICES), "--json", folder=folder)
     report = json.loads(told.splitlines()[-1])
     if report["inference"]["failed"] or not report["inference"]["requests"]:
         raise SystemExit(f"the demo's requests: {report['inference']}")
-    say(f"{version}; demo: {report['inference']['requests']} requests, none failed")
+    say(f"demo: {report['inference']['requests']} requests, none failed")
 
 
 def check_agents(full: Path, device: Path, folder: Path) -> None:
@@ -233,6 +241,8 @@ def main() -> int:
         programs = {lock: install(lock, tree, wheel, folder) for lock in (FULL, DEVICE)}
         work = folder / "empty"
         work.mkdir()
+        for lock, program in programs.items():
+            check_version(lock, program, wheel, work)
         check_demo(programs[FULL], work)
         check_agents(programs[FULL], programs[DEVICE], work)
     return 0
