@@ -93,9 +93,12 @@ def leaking(folder: Path) -> TinyRelease:
 
 @pytest.mark.parametrize(
     ("bad", "reason", "text"),
-    [(twice_as_long, "cpu_increase", "CPU time of a request rose"),
-     pytest.param(leaking, "memory_growth", "MiB an hour", marks=pytest.mark.long)],
-)  # fmt: skip
+    [
+        (twice_as_long, "cpu_increase", "CPU time of a request rose"),
+        (leaking, "memory_growth", "MiB an hour"),
+    ],
+)
+@pytest.mark.long
 def test_a_release_with_the_same_answers_that_costs_more_is_rolled_back(
     tmp_path: Path, bad: Callable[[Path], TinyRelease], reason: str, text: str
 ) -> None:

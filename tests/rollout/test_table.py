@@ -53,8 +53,8 @@ def test_the_drawing_shows_each_transition_once():
 @pytest.mark.parametrize("event", [Paused(), RevertRequested(), RevertCompleted()])
 def test_a_step_that_the_table_does_not_have_is_refused(event: Event):
     state = plan.planned(
-        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
-        running=RunningToday({}, {}), earlier=Earlier(),
+        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START,
+        running=RunningToday(0, 0, {}, {}, {}), earlier=Earlier(),
     )  # fmt: skip
     with pytest.raises(OperatorError) as caught:
         step.step(state, event, START)
@@ -63,8 +63,8 @@ def test_a_step_that_the_table_does_not_have_is_refused(event: Event):
 
 def test_a_step_leaves_the_state_before_it_as_it_was():
     state = plan.planned(
-        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START, adds=0, had_model=0,
-        running=RunningToday({}, {}), earlier=Earlier(),
+        spec("1"), rollout_id="ro-1", salt=1, previous=None, now=START,
+        running=RunningToday(0, 0, {}, {}, {}), earlier=Earlier(),
     )  # fmt: skip
     after, audit = step.step(state, Halted(), START + 5)
     assert (state.status, after.status) == (Status.PLANNED, Status.HALTED)

@@ -1,4 +1,7 @@
-"""Sessions with the engine as text. ``EDGEFLEET_REWRITE=1`` rewrites the answers."""
+"""Sessions with the engine as text. ``EDGEFLEET_REWRITE=1`` rewrites the answers.
+
+With ``-m "long or not long"`` it rewrites those of slow sessions, too.
+"""
 
 from pathlib import Path
 
@@ -9,9 +12,14 @@ from support.engine_script import commands, play
 from support.golden import hold
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
+SLOW = {"cost", "history", "labels", "silence"}  # about 10 s of CPU time each
+CASES = [
+    pytest.param(file, id=file.stem, marks=[pytest.mark.long] if file.stem in SLOW else [])
+    for file in SCRIPTS
+]
 
 
-@pytest.mark.parametrize("file", SCRIPTS, ids=[file.stem for file in SCRIPTS])
+@pytest.mark.parametrize("file", CASES)
 def test_a_session_goes_as_it_is_written(file: Path) -> None:
     written = file.read_text()
     played = play(written)

@@ -102,6 +102,7 @@ def test_the_engine_counts_what_the_devices_did(story: Story) -> None:
     assert story.views["3"].exposed == story.fleet.report("summary").ran[MODEL]["3"]
 
 
+@pytest.mark.long
 def test_lost_and_doubled_messages_lead_to_the_same_end(story: Story) -> None:
     rough = Story(people(loss=0.05, doubling=0.1)).tell()
     assert rough.hub.replays > 100
