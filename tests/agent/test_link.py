@@ -18,6 +18,7 @@ from edgefleet.agent.link import (
     enrol,
     load_credential,
 )
+from edgefleet.agent.no_link import link_to
 from edgefleet.agent.own_files import OwnFile
 from edgefleet.base.entropy import SeededEntropy
 from edgefleet.base.errors import DeviceError
@@ -112,6 +113,16 @@ def test_a_device_that_lost_its_credential_tries_again_until_it_is_enrolled(
     assert isinstance(link.check_in(SAID), CheckInAnswered)
     assert load_credential(storage) == link.credential
     link.close()
+
+
+def test_a_hub_without_a_valid_address_is_a_check_in_that_failed(
+    hub: FakeHub, storage: FolderStorage
+) -> None:
+    credential = msgspec.structs.replace(enrolled(hub, storage), checkin_url="http://[::1")
+    link = HubLink("no address", credential, ENROLMENT, storage, link_to, entropy=SeededEntropy(1))
+    failed = link.check_in(SAID)
+    assert isinstance(failed, CheckInFailed)
+    assert failed.code == "setting_invalid"
 
 
 def test_a_new_device_without_a_release_says_at_once_why_it_cannot_enrol(

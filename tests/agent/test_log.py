@@ -33,6 +33,12 @@ def lines(device: Device, event: object) -> list[str]:
     return [text for _, text in narrate(before, event, device.state, device.now)]  # type: ignore[arg-type] - as above
 
 
+def test_a_line_of_the_log_is_one_line_without_control_characters() -> None:
+    record = logging.makeLogRecord({"msg": "label a=1\n2026 info forged \x1b[2J", "created": 0.0})
+    log.start(as_json=False)
+    assert log.LOGGER.handlers[0].format(record).endswith(" label a=1 2026 info forged ?[2J")
+
+
 def test_an_update_is_told_in_the_order_in_which_it_happens() -> None:
     told: list[str] = []
     world = World()

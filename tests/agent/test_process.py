@@ -277,6 +277,21 @@ def test_a_serving_process_with_another_control_api_is_replaced_in_a_trial(
     assert agent.check_valid() == "2"
 
 
+def test_a_device_serves_with_a_wrong_address_proxy_and_claim_file(
+    hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher], tmp_path: Path
+) -> None:
+    agent, _ = on_release_1
+    agent.stop()
+    wrong = ("--hub", "hub:8400", "--claim-file", str(tmp_path))
+    agent.identity = (*agent.identity[2:], *wrong)  # without the claim
+    heard = len(hub.check_ins)
+    agent.start(environ={"HTTP_PROXY": "socks5://proxy:1080"})
+    agent.wait_answer()
+    hub.wait(lambda hub: len(hub.check_ins) > heard)
+    assert "'hub:8400' is not a valid address" in agent.log()
+    assert "cannot be read" in agent.log()
+
+
 def test_a_second_agent_on_the_same_folder_is_turned_away(
     on_release_1: tuple[AgentProcess, Publisher],
 ) -> None:

@@ -146,9 +146,60 @@ def test_the_claim_comes_from_a_file_or_from_systemd_and_may_be_gone_later(tmp_p
     assert parse((*by_file, "--claim", "efc_given"), systemd).claim == "efc_given"
     (tmp_path / "claim").unlink()
     assert parse(by_file, {}).claim == ""
-    with pytest.raises(OperatorError, match="cannot be read") as caught:
-        parse((*GIVEN, "--claim-file", str(tmp_path)), {})
-    assert caught.value.field == "claim_file"
+
+
+@pytest.mark.parametrize(
+    ("content", "claim", "fault"),
+    [
+        (b"efc_1\r\n", "efc_1", ""),
+        (b"\xef\xbb\xbfefc_1\n\n", "efc_1", ""),
+        (b"efc_1\nefc_2\n", "", "has 2 words"),
+        ("efc_1".encode("utf-16"), "", "cannot be read"),
+        (None, "", "cannot be read"),
+    ],
+    ids=["CRLF", "BOM", "two claims", "UTF-16", "folder"],
+)
+def test_a_claim_file_that_cannot_be_used_is_a_fault_and_no_error(
+    tmp_path: Path, content: bytes | None, claim: str, fault: str
+) -> None:
+    file = tmp_path / "claim"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    found = parse((*GIVEN, "--claim-file", str(file)), {})
+    assert found.claim == claim
+    assert fault in str(found.claim_fault or "")
+    assert bool(fault) == (found.claim_fault is not None)
+
+
+@pytest.mark.parametrize("value", ["\N{GRINNING FACE}", "a\x7fb", 'q"\\', "a\tb\nc", "\u00e9"])
+def test_any_label_survives_the_file(tmp_path: Path, value: str) -> None:
+    given = parse((*GIVEN, "--label", f"site={value}"), {})
+    file = tmp_path / "agent.toml"
+    file.write_text(as_toml(given), encoding="utf-8-sig")
+    assert parse(["run", "--config", str(file)], {}) == given
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [("agent = 5", "agent"), ('hub = ["a"]', "hub"), ("[labels]\na = {b = 1}", "labels")],
+)
+def test_a_value_of_another_kind_in_the_file_is_named(
+    tmp_path: Path, text: str, field: str
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    given = [one for one in GIVEN if one not in ("--hub", "http://hub:1")]
+    environ = {} if field == "hub" else {"EDGEFLEET_AGENT_HUB": "http://hub:1"}
+    with pytest.raises(OperatorError) as caught:
+        parse((*given, "--config", str(file)), environ)
+    assert caught.value.field == field
+
+
+def test_a_label_that_is_no_text_can_be_sent() -> None:
+    ((_, value),) = parse((*GIVEN, "--label", "site=\udcff"), {}).labels
+    assert value.encode() == b"?"
 
 
 def test_a_file_made_of_options_means_the_same_and_has_no_claim(tmp_path: Path) -> None:

@@ -97,6 +97,35 @@ def test_a_server_that_drips_is_cut_off(peer: Peer, answer: list[bytes | float])
     assert failed == ["timeout", "timeout"], "the whole answer takes three minutes"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b"HTTP/1.1 100 Continue\r\n\r\n" * 20, 0.01] * 3000,
+        [OK + b"transfer-encoding: chunked\r\n\r\n0\r\n", *[b"x: y\r\n" * 100, 0.01] * 3000],
+        [OK + b"transfer-encoding: chunked\r\n\r\n", *[b"001;" + b"z" * 4000, 0.01] * 3000],
+    ],
+    ids=["interim answers", "trailers", "chunk size"],
+)
+def test_bytes_without_content_do_not_hold_the_link(
+    peer: Peer, answer: list[bytes | float]
+) -> None:
+    peer.answers["/flood"] = answer
+    for take in (
+        lambda link: link.request("GET", "/flood", timeout_s=0.3),
+        lambda link: list(link.download("/flood", timeout_s=0.3).chunks),
+    ):
+        with pytest.raises(NetworkError):
+            take(HttpLink(peer.url))
+
+
+def test_an_answer_that_is_returned_whole_has_an_end(peer: Peer) -> None:
+    piece = b"x" * LEAST_BYTES_PER_S
+    peer.answers["/slow"] = [OK + b"\r\n", *[piece, 0.01] * 3000]
+    with pytest.raises(NetworkError) as caught:
+        HttpLink(peer.url).request("GET", "/slow", timeout_s=0.03)
+    assert caught.value.code == "timeout"
+
+
 def test_a_slow_consumer_is_not_the_servers_fault(peer: Peer) -> None:
     head = b"content-length: %d\r\n\r\n" % (2 << 20)
     peer.answers["/big"] = [OK + head, bytes(2 << 20)]

@@ -9,7 +9,7 @@ from edgefleet.sim.virtual.result import Result
 from edgefleet.sim.virtual.swarm import SwarmResult
 from support.command_line import CommandLine
 
-SWARM = ("sim", "swarm", "--seeds", "3", "--devices", "300", "--processes", "1", "--json")
+SWARM = ("sim", "swarm", "--seeds", "3", "--devices", "200", "--processes", "1", "--json")
 
 
 def test_a_swarm_tells_how_often_each_verdict_and_each_fault_occurred(
@@ -32,7 +32,7 @@ def test_a_seed_that_fails_is_told_once_with_its_command(
     ran = edgefleet(*SWARM)
     result = decode(ran.out.encode(), SwarmResult)
     assert ran.exit != 0
-    first = f"edgefleet sim replay {result.failing[0]} --devices 300"
+    first = f"edgefleet sim replay {result.failing[0]} --devices 200"
     assert f"{ran.out}{ran.err}".count(first) == 1
 
 

@@ -47,9 +47,8 @@ def played(name: str) -> Result:
 @pytest.mark.parametrize(
     "name",
     [
-        "long_soak",
         "windows_and_budgets",
-        *(pytest.param(one, marks=pytest.mark.long) for one in ("halted", "by_hand")),
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("long_soak", "halted", "by_hand")),
     ],
 )
 def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,9 +173,12 @@ class Home:
     def decide(self, view: RolloutView) -> RolloutView:
         """Revert a release that failed. Returns the view.
 
-        One failure never decides, so in this fleet of one it is left to a person.
+        One failure never decides, so in this fleet of one it is left to a person, who waits for the
+        judgement of the hub: it is stored a tick after the report that shows in ``why``.
         """
-        if any(wait.code is WaitCode.INCONCLUSIVE for wait in view.why.waits):
+        judged = view.waves[0].judgement
+        is_judged = judged is not None and judged.evidence.failed > 0
+        if is_judged and any(wait.code is WaitCode.INCONCLUSIVE for wait in view.why.waits):
             self.hub.client().command(view.id, Verb.REVERT, Command())
         return view
 

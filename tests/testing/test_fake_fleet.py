@@ -37,7 +37,7 @@ def test_silence_after_activating_is_failure() -> None:
 
 
 def test_the_same_play_takes_the_same_course() -> None:
-    one, two = (play(PLAN, 500, behaviour=Behaviour(fails=0.03)) for _ in range(2))
+    one, two = (play(PLAN, 200, behaviour=Behaviour(fails=0.03)) for _ in range(2))
     assert (one.view, one.audit) == (two.view, two.audit)
 
 
@@ -96,7 +96,7 @@ def test_offline_devices_are_no_failures() -> None:
     for device in list(fleet.devices.values())[:30]:
         device.offline = True
     rollout = fleet.start(PLAN)
-    fleet.tick(4 * 3600)
+    fleet.tick(3600)
     assert fleet.view(rollout).evidence.failed == 0
     fleet.command(rollout, Verb.REVERT)
     fleet.tick(60)

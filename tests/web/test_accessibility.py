@@ -61,7 +61,13 @@ def violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
+    ("width", "scheme"),
+    [
+        (1400, "light"),
+        (390, "dark"),
+        pytest.param(1400, "dark", marks=pytest.mark.long),
+        pytest.param(390, "light", marks=pytest.mark.long),
+    ],
 )
 def test_axe_finds_nothing(browser: Browser, server: PageServer, width: int, scheme: str) -> None:
     with open_page(browser, server.url, TOKEN, width=width, scheme=scheme) as (page, _):

@@ -26,6 +26,7 @@ from edgefleet.agent.link import (
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.lost_state import recover
+from edgefleet.agent.no_link import link_to
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.settings import AgentSettings
 from edgefleet.agent.slots import MODELS, Slots
@@ -39,7 +40,7 @@ from edgefleet.base.clock import SystemClock
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
-from edgefleet.base.network import HttpLink
+from edgefleet.base.network import HttpLink, without_secret
 from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
 from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
@@ -52,6 +53,7 @@ class Device:
         """Raises OperatorError for invalid settings."""
         self._settings = settings
         self._storage = storage
+        self._hub = without_secret(settings.hub)
         self._slots = Slots(storage)
         self._trust = self._load_trust()
         self._clock, self._entropy = SystemClock(), SystemEntropy()
@@ -78,19 +80,27 @@ class Device:
         credential = load_credential(self._storage)
         state = self._load_state(credential.interval_s if credential else None)
         if credential is None and not self._settings.claim and not state.models:
-            raise OperatorError(
+            raise self._settings.claim_fault or OperatorError(
                 "setting_invalid",
                 "The device is not enrolled and has no claim.",
                 field="claim",
                 hint=CLAIM_HINT,
             )
+        if self._settings.claim_fault is not None:
+            LOGGER.warning("%s", self._settings.claim_fault)
+        try:
+            HttpLink(self._settings.hub)
+        except OperatorError as error:
+            if not state.models:
+                raise
+            LOGGER.error("The device serves without its hub: %s", error)
         self._slots.make_reserve()
         parts = self._parts(credential, must_enrol=not state.models)
         loop = self._loop = Loop(parts, state, self._facts)
         if not self._signals.empty():
             return
         name = credential.device if credential else self._settings.name
-        LOGGER.info("Device %s starts. Its hub is %s.", name, self._settings.hub)
+        LOGGER.info("Device %s starts. Its hub is %s.", name, self._hub)
         try:
             loop.run(keep_serving=self._settings.keep_serving)
         except Unenrolled as ended:
@@ -104,7 +114,7 @@ class Device:
             line="The agent reads its files.",
             at=self._clock.now(),
             version=__version__,
-            hub=self._settings.hub,
+            hub=self._hub,
         )
 
     def _describe(self, hub: HubLink, progress: str, state: AgentState, now: float) -> AgentStatus:
@@ -115,7 +125,7 @@ class Device:
             now,
             version=__version__,
             device="" if credential is None else credential.device,
-            hub=self._settings.hub,
+            hub=self._hub,
             progress=progress,
         )
         if credential is not None:
@@ -167,7 +177,7 @@ class Device:
             credential,
             enrolment,
             storage,
-            HttpLink,
+            link_to,
             entropy=self._entropy,
             must_enrol=must_enrol,
         )
@@ -180,7 +190,7 @@ class Device:
 
         fetcher = Fetcher(
             storage,
-            HttpLink(settings.hub),
+            link_to(settings.hub),
             hub.headers,
             clock,
             bytes_per_s=settings.bytes_per_s,

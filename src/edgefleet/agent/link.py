@@ -12,6 +12,7 @@ from edgefleet.agent.event import CheckInAnswered, CheckInFailed
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.reenrol import UNKNOWN, reenrol
+from edgefleet.agent.transfer import JSON, check_type
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.network import Answer, Link
@@ -108,8 +109,8 @@ class HubLink:
 
     A device without a credential, or with one that the hub does not accept, enrols with its claim
     before a check-in. A failure is that of the check-in, so it is tried again after a pause. With
-    ``must_enrol`` an error of the device at the first enrolment is raised: the device has no
-    release to serve, and a person waits for the answer.
+    ``must_enrol`` an error at the first enrolment is raised, but for one of the network: the device
+    has no release to serve, and a person waits for the answer.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class HubLink:
             try:
                 self._enrol()
             except EdgefleetError as error:
-                if self._must_enrol and isinstance(error, DeviceError):
+                if self._must_enrol and not isinstance(error, NetworkError):
                     raise Unenrolled(error) from error
                 self._note_refusal(error)
                 raise
@@ -269,14 +270,12 @@ class HubLink:
         credential = self.credential
         if credential is None:
             return
-        link = self._open_link(self._hub)
-        try:
-            answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
-            url = _read(answer, Endpoints).checkin_url
-        except EdgefleetError:
-            return  # keep the known address; the failed check-in is reported
-        finally:
-            link.close()
+        with contextlib.closing(self._open_link(self._hub)) as link:
+            try:
+                answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
+                url = _read(answer, Endpoints).checkin_url
+            except EdgefleetError:
+                return  # keep the known address; the failed check-in is reported
         self._has_moved = False
         self._keep(credential, checkin_url=url)
 
@@ -284,7 +283,7 @@ class HubLink:
 class Unenrolled(Exception):  # noqa: N818 - ends the agent of a new device
     """A new device cannot enrol. ``error`` says why."""
 
-    def __init__(self, error: DeviceError) -> None:
+    def __init__(self, error: EdgefleetError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -307,9 +306,13 @@ def _over_http(url: str) -> str:
 
 
 def _read(answer: Answer, kind: type[T]) -> T:
-    if answer.status != 200:
-        raise error_from_answer(answer.status, answer.body)
-    return decode(answer.body, kind, code="answer_malformed")
+    try:
+        if answer.status != 200:
+            raise error_from_answer(answer.status, answer.body)
+        return decode(answer.body, kind, code="answer_malformed")
+    except NetworkError:
+        check_type(answer.headers, JSON)  # the type says what has answered in place of the hub
+        raise
 
 
 def _next_seq(body: bytes) -> int | None:

@@ -5,13 +5,15 @@ import logging
 import time
 from typing import Final
 
+from edgefleet.base.texts import one_line
+
 LOGGER: Final = logging.getLogger("edgefleet.agent")
 
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return f"{at} {record.levelname.lower():7} {record.getMessage()}"
+        return f"{at} {record.levelname.lower():7} {one_line(record.getMessage())}"
 
 
 class _Json(logging.Formatter):

@@ -21,11 +21,16 @@ PREFIX: Final = "EDGEFLEET_AGENT_"
 CONFIG: Final = Path("/etc/edgefleet/agent.toml")
 CREDENTIAL: Final = "edgefleet-claim"
 """The systemd credential with the claim: ``LoadCredential=edgefleet-claim:FILE``."""
+_TEXT: Final = "utf-8-sig"  # a file may begin with a byte order mark
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """All settings of the agent. ``docs/reference`` is made from them."""
+    """All settings of the agent. ``docs/reference`` is made from them.
+
+    The address of the hub and the file of the claim are not checked here: a device that has a
+    release serves it without them.
+    """
 
     hub: str
     name: str
@@ -40,6 +45,7 @@ class AgentSettings:
     sysfs: Path = Path("/sys")
     keep_serving: bool = False
     json_log: bool = False
+    claim_fault: OperatorError | None = None  # why the file of the claim cannot be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ def parse_call(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         return Call(verb, settings.data_dir, settings)
     default = next(one.default for one in OPTIONS if one.name == "data-dir")
     found = given["data_dir"] or environ.get(f"{PREFIX}DATA_DIR") or table.get("data_dir", default)
-    return Call(verb, Path(_text(found)), as_json=given["as_json"])
+    return Call(verb, Path(_text(found, "data_dir")), as_json=given["as_json"])
 
 
 def _settings(
@@ -118,7 +124,7 @@ def _settings(
         if found is None:
             found = environ.get(PREFIX + key.upper())
         if found is None and key in table:
-            found = _text(table[key])
+            found = _text(table[key], key)
         if found is None:
             found = option.default
         if found is None and not option.flag:
@@ -129,6 +135,9 @@ def _settings(
                 hint=f"Give --{option.name}, {PREFIX}{key.upper()} or {key} in the file.",
             )
         values[key] = found or ""
+    claim, claim_fault = values["claim"], None
+    if not claim:
+        claim, claim_fault = _claim_in(values["claim_file"], environ)
     return AgentSettings(
         hub=values["hub"],
         name=check_name(values["name"], field="name"),
@@ -136,7 +145,8 @@ def _settings(
         data_dir=Path(values["data_dir"]),
         trust=Path(values["trust"]),
         serve=_address(values["serve"]),
-        claim=values["claim"] or _claim_in(values["claim_file"], environ),
+        claim=claim,
+        claim_fault=claim_fault,
         labels=_labels(given["label"], environ, table),
         bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
         models_memory_mib=_count(values["models_memory_mib"], "models_memory_mib"),
@@ -204,39 +214,46 @@ def as_toml(settings: AgentSettings) -> str:
 
 
 def _toml(value: object) -> str:
-    """A TOML value. JSON strings are TOML strings."""
-    return json.dumps(value if isinstance(value, (bool, int)) else str(value))
+    """A TOML value. JSON strings are TOML strings, but for surrogates and the character 127."""
+    if isinstance(value, (bool, int)):
+        return json.dumps(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _claim_in(file: str, environ: Mapping[str, str]) -> str:
+def _claim_in(file: str, environ: Mapping[str, str]) -> tuple[str, OperatorError | None]:
     """The claim in the file, or in the systemd credential. Empty if there is none.
 
-    A device that has enrolled needs none, so the file may be gone.
+    A device that has enrolled needs none: the file may be gone, and its fault is returned.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     if not file and not folder:
-        return ""
+        return "", None
     path = Path(file) if file else Path(folder) / CREDENTIAL
     try:
-        return path.read_text().strip()
+        words = path.read_text(encoding=_TEXT).split()
     except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(
-            "setting_invalid", f"{path} cannot be read ({error}).", field="claim_file"
-        ) from error
+        return "", None
+    except (OSError, ValueError) as error:  # ValueError: no text, or no path
+        text = f"{path} cannot be read ({error})."
+        return "", OperatorError("setting_invalid", text, field="claim_file")
+    if len(words) > 1:
+        text = f"{path} has {len(words)} words. A claim file has one claim."
+        return "", OperatorError("setting_invalid", text, field="claim_file")
+    return "".join(words), None
 
 
 def _table(file: Path) -> dict[str, object]:
     import tomllib  # noqa: PLC0415 - needed with a file only
 
     try:
-        read = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        read = tomllib.loads(file.read_text(encoding=_TEXT))
+    except (OSError, ValueError) as error:  # ValueError: no TOML, no text, or no path
         raise OperatorError(
             "setting_invalid", f"{file} cannot be read ({error}).", field="config"
         ) from error
     table = read.get("agent", read)
+    if not isinstance(table, dict):
+        raise OperatorError("setting_invalid", f"agent in {file} is not a table.", field="agent")
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
@@ -247,7 +264,9 @@ def _check_keys(table: Mapping[str, object]) -> None:
             raise OperatorError("setting_invalid", f"Unknown option {key!r}.", field=key)
 
 
-def _text(value: object) -> str:
+def _text(value: object, key: str) -> str:
+    if isinstance(value, dict | list):
+        raise OperatorError("setting_invalid", f"{value!r} is not one value.", field=key)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -264,10 +283,11 @@ def _labels(
         labels = table.get("labels", {})
         if not isinstance(labels, dict):
             raise OperatorError("setting_invalid", "labels is not a table.", field="labels")
-        pairs = [f"{key}={value}" for key, value in labels.items()]
+        pairs = [f"{key}={_text(value, 'labels')}" for key, value in labels.items()]
     found: dict[str, str] = {}
     for pair in pairs:
-        key, equals, value = pair.strip().partition("=")
+        # A byte that is no text cannot be sent: the hub refuses what stands for it.
+        key, equals, value = pair.encode(errors="replace").decode().strip().partition("=")
         if not equals or not key or len(value) > LABEL_VALUE_CHARS:
             raise OperatorError(
                 "setting_invalid",

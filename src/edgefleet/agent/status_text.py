@@ -6,6 +6,7 @@ from typing import Final
 
 from edgefleet.agent.agent_status import AgentStatus
 from edgefleet.agent.status_socket import ask_serving, ask_status
+from edgefleet.base.texts import one_line
 from edgefleet.protocol.wire import encode
 
 HEALTHY: Final = 0
@@ -60,7 +61,7 @@ def status_lines(status: AgentStatus) -> tuple[str, ...]:
         rows.append(("serving", f"{status.serving.text} (since {_time(status.serving.since)})"))
     rows.append(("now", status.line))
     width = max(len(name) for name, _ in rows)
-    return tuple(f"{name.ljust(width)}  {value}" for name, value in rows)
+    return tuple(f"{name.ljust(width)}  {one_line(value)}" for name, value in rows)
 
 
 def _time(at: float) -> str:

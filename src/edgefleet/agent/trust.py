@@ -28,7 +28,7 @@ class Trust:
         Raises OperatorError ``setting_invalid`` if the file has no key or an invalid line.
         """
         try:
-            lines = file.read_text().splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise OperatorError(
                 "setting_invalid", f"{file} cannot be read ({error}).", field="trust"

@@ -1,11 +1,14 @@
 """Connections of the HTTP client, with one deadline for everything that a request does.
 
-Looking up the name, connecting, sending and receiving share the deadline. Each byte moves it by
-1 / LEAST_BYTES_PER_S seconds, but never further than the request's timeout from now: a transfer of
-any size may take its time, and a peer that sends one byte now and then is cut off.
+Looking up the name, connecting, sending and receiving share the deadline. Each byte that is sent,
+and each byte of the body of an answer, moves it by 1 / LEAST_BYTES_PER_S seconds, but never further
+than the request's timeout from now: a transfer of any size may take its time, and a peer that sends
+one byte now and then is cut off. Other bytes do not move it: headers, interim answers, chunk sizes
+and trailers have no end that the peer announces.
 """
 
 import http.client
+import math
 import queue
 import socket
 import ssl
@@ -23,11 +26,17 @@ class Deadline:
     def __init__(self) -> None:
         self._timeout_s = 0.0
         self._at = 0.0
+        self._end = math.inf
 
     def start(self, timeout_s: float) -> None:
         """A request begins."""
         self._timeout_s = timeout_s
         self._at = time.monotonic() + timeout_s
+        self._end = math.inf
+
+    def end_within(self, seconds: float) -> None:
+        """The rest of the request takes no longer than this, whatever is transferred."""
+        self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
         """The seconds that are left. Raises TimeoutError if there are none."""
@@ -37,8 +46,8 @@ class Deadline:
         return left
 
     def moved(self, size_bytes: int) -> None:
-        """Bytes were sent or received."""
-        latest = time.monotonic() + self._timeout_s
+        """Bytes were sent, or are bytes of a body that was received."""
+        latest = min(self._end, time.monotonic() + self._timeout_s)
         self._at = min(latest, self._at + size_bytes / LEAST_BYTES_PER_S)
 
     def waited(self, seconds: float) -> None:
@@ -51,9 +60,7 @@ class _Socket(socket.socket):
 
     def recv_into(self, *args: Any, **options: Any) -> int:
         self.settimeout(self.deadline.left_s())
-        size = super().recv_into(*args, **options)
-        self.deadline.moved(size)
-        return size
+        return super().recv_into(*args, **options)
 
     def sendall(self, data: Any, *flags: Any) -> None:
         self.settimeout(self.deadline.left_s())
@@ -66,9 +73,7 @@ class _TlsSocket(ssl.SSLSocket):
 
     def recv_into(self, *args: Any, **options: Any) -> int:
         self.settimeout(self.deadline.left_s())
-        size = super().recv_into(*args, **options)
-        self.deadline.moved(size)
-        return size
+        return super().recv_into(*args, **options)
 
     def send(self, data: Any, flags: int = 0) -> int:
         self.settimeout(self.deadline.left_s())

@@ -15,6 +15,8 @@ from edgefleet.base.proxy import proxy_for
 CHUNK_BYTES: Final = 256 << 10
 MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_REDIRECTS: Final = 5
+ANSWER_TIMEOUTS: Final = 30
+"""The body of an answer that is returned whole arrives within so many timeouts of its request."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _AS_SENT: Final = frozenset({307, 308})  # to be repeated with the same method and body
 
@@ -79,7 +81,7 @@ class HttpLink:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = without_secret(url)
         self._deadline = Deadline()
         self._connection, self._base, self._proxy_headers = _connection(url, self._deadline)
         self._answer: http.client.HTTPResponse | None = None  # the last one
@@ -95,10 +97,12 @@ class HttpLink:
     ) -> Answer:
         answer = self._send(method, path, headers or {}, body, timeout_s)
         data = bytearray()
+        self._deadline.end_within(ANSWER_TIMEOUTS * timeout_s)
         try:
             # Not ``read``: after a chunk header with a negative size it reads without bound.
             while chunk := answer.read1(CHUNK_BYTES):
                 data += chunk
+                self._deadline.moved(len(chunk))
                 if len(data) > MAX_ANSWER_BYTES:
                     self.close()
                     raise NetworkError("answer_malformed", "The answer is larger than 16 MiB.")
@@ -130,6 +134,7 @@ class HttpLink:
         finished = False
         try:
             while chunk := answer.read1(CHUNK_BYTES):
+                self._deadline.moved(len(chunk))
                 began = time.monotonic()
                 yield chunk
                 self._deadline.waited(time.monotonic() - began)
@@ -231,6 +236,13 @@ def _connection(
     return connection, "", {}
 
 
+def without_secret(url: str) -> str:
+    """``url`` without a user and password, for people."""
+    begin, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{begin}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def _target(url: str, location: str) -> str:
     """The address in a Location header, which may be relative. As it is if it is none."""
     try:
@@ -251,7 +263,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 def _no_address(url: str) -> OperatorError:
     return OperatorError(
         "setting_invalid",
-        f"{url!r} is not a valid address.",
+        f"{without_secret(url)!r} is not a valid address.",
         field="hub",
         hint="Give an address such as http://host:port.",
     )

@@ -18,6 +18,11 @@ def shortened(text: str, chars: int) -> str:
     return f"{text[:head]}{_MIDDLE}{text[len(text) - (chars - len(_MIDDLE) - head) :]}"
 
 
+def one_line(text: str) -> str:
+    """``text`` on one line. Each control character, such as that of a terminal, is replaced."""
+    return "".join(one if one.isprintable() else "?" for one in " ".join(text.splitlines()))
+
+
 def utc_text(at: float) -> str:
     """A time with its date and zone: ``2026-09-22 14:00:03 UTC``."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
