@@ -100,4 +100,18 @@ MUTANTS = (
         "    if False:",
         ("tests/rollout/test_bake.py",),
     ),
+    Mutant(
+        "a device on which serving ends counts as healthy",
+        "rollout/serving_failed.py",
+        "    if not fleet.serving.by_row:\n",
+        "    if fleet is not None:\n",
+        ("serving_ends/100",),
+    ),
+    Mutant(
+        "the agent is silent about serving that ends",
+        "agent/serving_health.py",
+        "    if not causes:\n",
+        "    if causes or not causes:\n",
+        ("serving_ends/100",),
+    ),
 )

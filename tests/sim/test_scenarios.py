@@ -25,6 +25,9 @@ IN_BAKE = {
 }  # the requests of every device are judged
 
 
+ALL_AWAKE = {"serving_ends"}  # each device on which serving ends has a core of its own
+
+
 def played(name: str, devices: int, seed: int = 7):
     """Play a scenario, with a small panel where no gate needs its telemetry."""
     wanted = scenarios.load(name)
@@ -36,7 +39,8 @@ def played(name: str, devices: int, seed: int = 7):
 @pytest.mark.parametrize("name", scenarios.names())
 def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     many = (3000 if name in QUALITY else 1500) if scenarios.load(name).expect else 400
-    result = played(name, 150 if name in IN_BAKE else 600 if name in IN_MINUTES else many)
+    few = name in IN_BAKE or name in ALL_AWAKE
+    result = played(name, 150 if few else 600 if name in IN_MINUTES else many)
     assert result.violated == ()
     assert result.finished
     expected = scenarios.load(name).expect
@@ -46,6 +50,17 @@ def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     if name in QUALITY:  # faults that no single device detects
         assert (result.verdict, result.reason) == ("reverted", QUALITY[name])
         assert result.exposed < 1000, result.text
+
+
+def test_serving_that_ends_after_the_last_wave_reverts_and_names_the_cause() -> None:
+    result = played("serving_ends", 60)
+    (rollout,) = result.rollouts
+    closed = [wave.closed_s for wave in rollout.waves]
+    assert None not in closed, "the bake has begun"
+    assert max(filter(None, closed)) < 5400.0
+    assert result.verdict == "reverted"
+    assert result.text.startswith("Serving failed after the confirmation on ")
+    assert "ended by itself 3 times in the last hour (3x SIGSEGV)" in result.text
 
 
 @pytest.mark.parametrize("name", scenarios.names())

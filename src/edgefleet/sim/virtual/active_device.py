@@ -167,6 +167,18 @@ class ActiveDevice:
         )
         return figures.board(heats, run_s)
 
+    def ending(self, now: float, truths: Mapping[str, Truth]) -> tuple[str, ...]:
+        """The models whose confirmed release has ended the serving process by ``now``."""
+        return tuple(
+            model
+            for model, one in self.served.items()
+            if one.installed is not None
+            and one.installed.release == NEW
+            and not one.on_trial
+            and ends(luck_with(model, self.luck), truths[model])
+            and now >= max(truths[model].ends_from_s, one.since + truths[model].ends_every_s)
+        )
+
     def end_process(self) -> None:
         """The serving process ends, and with it all models."""
         self.served = {}
@@ -265,6 +277,7 @@ def shares_of(truth: Truth) -> tuple[float, ...]:
         truth.burns,
         truth.hangs,
         truth.mute,
+        truth.ends,
     )
 
 
@@ -276,6 +289,11 @@ def hangs(luck: float, truth: Truth) -> bool:
 def mutes(luck: float, truth: Truth) -> bool:
     low = sum(shares_of(truth)[:6])
     return low <= luck < low + truth.mute
+
+
+def ends(luck: float, truth: Truth) -> bool:
+    low = sum(shares_of(truth)[:7])
+    return low <= luck < low + truth.ends
 
 
 def refuses(luck: float, truth: Truth) -> bool:

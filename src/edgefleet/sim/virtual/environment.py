@@ -47,7 +47,11 @@ class Environment:
         self.start = self.now = start
         self.suffered: Counter[str] = Counter()  # number of faults, and of newcomers
         self.truths = {
-            model: msgspec.structs.replace(truth, late_from_s=start + truth.late_from_s)
+            model: msgspec.structs.replace(
+                truth,
+                late_from_s=start + truth.late_from_s,
+                ends_from_s=start + truth.ends_from_s,
+            )
             for model, truth in scenario.truths.items()
         }
         faults = scenario.faults

@@ -42,6 +42,11 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     burns_after_s: Seconds = 600.0
     hangs: Share = 0.0  # passes its golden set; no request ends from the activation on
     mute: Share = 0.0  # passes its golden set, and refuses each request
+    # Confirms its trial. From ``ends_from_s`` after the start of the run on, its serving process
+    # ends by itself ``ends_every_s`` after each start.
+    ends: Share = 0.0
+    ends_from_s: Seconds = 0.0
+    ends_every_s: Seconds = 300.0
     # LABEL=VALUE or profile=NAME. The shares above are of these devices, and spare all others. Only
     # for the release of ``MODEL``.
     only_on: str = ""

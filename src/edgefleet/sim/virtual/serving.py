@@ -9,7 +9,14 @@ from edgefleet.agent import effect as do
 from edgefleet.agent import event as happened
 from edgefleet.agent.event import Event
 from edgefleet.agent.state import slot
-from edgefleet.sim.virtual.active_device import ActiveDevice, Served, bricks, burns, luck_with
+from edgefleet.sim.virtual.active_device import (
+    ActiveDevice,
+    Served,
+    bricks,
+    burns,
+    ends,
+    luck_with,
+)
 from edgefleet.sim.virtual.environment import NOTHING, NUMBERS, Environment
 from edgefleet.sim.virtual.scenario import NEW, Truth
 
@@ -47,7 +54,10 @@ class ServingProcesses:
             self._lose(live)
             return
         wanted_releases = map(do.routed, effect.models)
-        self._attend(live, burning=any(self._is_new(live, one, burns) for one in wanted_releases))
+        late = any(
+            self._is_new(live, one, fate) for one in wanted_releases for fate in (burns, ends)
+        )
+        self._attend(live, fails_later=late)
         status = live.status(environment.now, environment.truths, environment.traffic, crash=False)
         if status is None:
             raise AssertionError(live.row)
@@ -63,6 +73,9 @@ class ServingProcesses:
 
     def probe(self, live: ActiveDevice, effect: do.Probe) -> None:  # noqa: ARG002 - the signature of all effects
         environment = self._environment
+        ran = live.ending(environment.now, environment.truths)
+        if ran:
+            live.end_process()
         status = live.status(environment.now, environment.truths, environment.traffic)
         if status is None:
             environment.stop_serving(live.rows)
@@ -76,6 +89,8 @@ class ServingProcesses:
             alive=alive,
             draw=environment.draw(),
             board=live.board(environment.now - environment.start, environment.truths),
+            ran=ran,
+            ends=("SIGSEGV",) if ran else (),
         )
         self.soon.append((live, live.life, probed))
 
@@ -118,9 +133,9 @@ class ServingProcesses:
             for hear in environment.hub.witnesses.activated:
                 hear(live.rows, model, release, way, environment.now)
 
-    def _attend(self, live: ActiveDevice, *, burning: bool) -> None:
+    def _attend(self, live: ActiveDevice, *, fails_later: bool) -> None:
         """Keep a device active if its release fails later, so that it reports the failure."""
-        stays = burning or bool(self._environment.facts.panel[live.row])
+        stays = fails_later or bool(self._environment.facts.panel[live.row])
         if stays is not live.stays:
             live.stays = stays
             pace = self._environment.pace(stays=stays)

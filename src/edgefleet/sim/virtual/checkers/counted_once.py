@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.device import Outcome, OutcomeKind, Reason
 from edgefleet.rollout.census import SILENT
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.rollout.lifecycle.state import RolloutState
@@ -15,6 +15,7 @@ from edgefleet.sim.virtual.truth import RunView
 
 _ONCE = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
 _WITH_REASON = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
+_OBSERVED = frozenset({SILENT, Reason.SERVING.value})  # by the hub, without a report of an outcome
 _TOOK = frozenset({OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED})
 
 
@@ -66,7 +67,8 @@ class CountedOnce(Checker):
                 self.wrong(f"{rollout}: {view.exposed} counted as exposed, {took} started it")
             stored = self._with_reason[rollout]
             reasons = view.evidence.reasons
-            counted = sum(count for reason, count in reasons.items() if reason != SILENT)
+            counted = sum(count for reason, count in reasons.items() if reason not in _OBSERVED)
+            counted -= view.evidence.damaged
             if counted > stored or (counted < stored and not view.taken_back):
                 self.wrong(f"{rollout}: {counted} reasons counted, {stored} stored: {reasons}")
             healthy = len(self._confirmed[rollout])
