@@ -3,8 +3,17 @@
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
+from edgefleet.agent.agent_status import status_of
 from edgefleet.agent.effect import Apply
-from edgefleet.agent.event import Activated, CheckInAnswered, ServingProbed, TimerFired
+from edgefleet.agent.event import (
+    Activated,
+    ActivationFailed,
+    CheckInAnswered,
+    ServingProbed,
+    TimerFired,
+)
+from edgefleet.agent.narration import narrate
+from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from edgefleet.protocol.serving import ServingStatus
 from edgefleet.protocol.serving_health import (
@@ -64,6 +73,28 @@ def test_a_process_that_ended_is_down_until_its_release_is_served_again() -> Non
     report = next_report(device)
     assert report is not None
     assert (report.down, report.down_s, report.by_model) == ((), None, {"digits": 1})
+
+
+def test_a_process_that_never_starts_is_down_with_the_cause() -> None:
+    device = Device(from_store(to_store(installed().state)))
+    device.boot()
+    job = device.state.soft.switch
+    assert job is not None
+    failed = ActivationFailed(job=job, reason="load", detail="port in use", draw=0.5)
+    before = device.state
+    device.hear(failed)
+    told = [text for _, text in narrate(before, failed, device.state, device.now)]
+    assert told == [
+        "Serving is down: no release of digits is served.",
+        "Serving does not start: port in use",
+    ]
+    report = next_report(device)
+    assert report is not None
+    assert report.down == ("digits",)
+    status = status_of(device.state, device.now, version="1", device="d", hub="h")
+    assert status.problems[0].endswith("port in use")
+    restore(device)
+    assert device.state.soft.health.down_cause == ""
 
 
 def test_ends_are_counted_by_cause_and_forgotten_after_an_hour() -> None:

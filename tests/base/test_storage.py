@@ -34,6 +34,23 @@ def test_a_write_replaces_the_file_whole_and_leaves_nothing_beside_it(
     assert storage.read("pointer") == b"b"
 
 
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(storage: FolderStorage, tmp_path: Path) -> None:
+    storage.write("f", b"old")
+    for name in ("g", ".f.new"):
+        os.mkfifo(tmp_path / "data" / name)
+    assert (storage.read("g"), storage.digest("g")) == (b"", sha256_hex(b""))
+    with pytest.raises(DeviceError) as caught:
+        storage.append("g", b"x")
+    assert caught.value.code == "disk_failed"
+    storage.write("f", b"new")
+    (tmp_path / "data" / ".f.new" / "inside").mkdir(parents=True)
+    storage.write("f", b"newer")
+    (tmp_path / "data" / ".g.new").symlink_to(tmp_path / "elsewhere")
+    storage.copy("f", "g")
+    assert (storage.read("f"), storage.read("g")) == (b"newer", b"newer")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_file_and_folder_are_made_durable_in_that_order(
     storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

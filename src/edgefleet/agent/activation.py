@@ -229,6 +229,8 @@ def _watch_of(context: StepContext, status: ServingStatus) -> Watch:
 def on_activation_failed(device: DeviceContext, event: ActivationFailed) -> None:
     """End the trial, if the failure is that of its release. Otherwise apply again after a pause."""
     serving_health.note_ends(device, event.ends, event.ran)
+    if device.soft.serving is None:  # it did not start
+        serving_health.observe(device, None, cause=event.detail)
     if event.ran:
         isolation.on_process_ended(device, event.ran, hung=event.hung)
     if event.job != device.soft.switch:

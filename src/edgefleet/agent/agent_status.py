@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec import structs
+
 from edgefleet.agent import serving_health
 from edgefleet.agent.state import AgentState, ModelState, active_release
 from edgefleet.agent.table import Stage
@@ -64,6 +66,8 @@ def status_of(
     down, loss = state.soft.health.down, state.soft.hub_loss
     models = tuple(_line(name, mine, down, progress) for name, mine in sorted(state.models.items()))
     view = None if health is None else view_of(health, now)
+    if view is not None and state.soft.health.down_cause:
+        view = structs.replace(view, text=f"{view.text} {state.soft.health.down_cause}")
     return AgentStatus(
         line=_summary(models, view),
         problems=() if health is None or view is None else _problems(health, view),

@@ -122,6 +122,8 @@ def _serving(before: AgentState, event: Event, after: AgentState, now: float) ->
                 yield logging.WARNING, text
     if health.down_since is not None and was.down_since is None:
         yield logging.WARNING, f"Serving is down: no release of {', '.join(health.down)} is served."
+    if health.down_cause and health.down_cause != was.down_cause:
+        yield logging.ERROR, f"Serving does not start: {health.down_cause}"
     elif health.down_since is None and was.down_since is not None:
         served = ", ".join(
             f"{name} {installed.release}"

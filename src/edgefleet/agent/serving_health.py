@@ -33,8 +33,11 @@ def note_ends(device: DeviceContext, causes: Sequence[str], ran: Sequence[str]) 
     _add(device, [NotedEnd(at=device.now, cause=cause, served=served) for cause in causes])
 
 
-def observe(device: DeviceContext, status: ServingStatus | None) -> None:
-    """Note the models that are not served. No ``status``: the process does not run."""
+def observe(device: DeviceContext, status: ServingStatus | None, *, cause: str = "") -> None:
+    """Note the models that are not served. No ``status``: the process does not run.
+
+    ``cause`` is why it could not be started. It is kept until every model is served.
+    """
     _note_worker_ends(device, status)
     health = device.soft.health
     down = tuple(
@@ -43,8 +46,10 @@ def observe(device: DeviceContext, status: ServingStatus | None) -> None:
         if active_release(state) is not None and not _is_ready(status, name)
     )
     since = (health.down_since or device.now) if down else None
-    if (down, since) != (health.down, health.down_since):
-        device.forgettable(health=replace(device.soft.health, down=down, down_since=since))
+    text = (cause or health.down_cause) if down else ""
+    if (down, since, text) != (health.down, health.down_since, health.down_cause):
+        found = replace(device.soft.health, down=down, down_since=since, down_cause=text)
+        device.forgettable(health=found)
 
 
 def to_report(models: Mapping[str, ModelState], health: Health, now: float) -> ServingHealth | None:

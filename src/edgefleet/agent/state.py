@@ -285,11 +285,15 @@ class HubLoss(Wire, frozen=True, kw_only=True):
 
 
 class Health(Wire, frozen=True, kw_only=True):
-    """The health of serving: its latest ends, oldest first, and the models that are not served."""
+    """The health of serving: its latest ends, oldest first, and the models that are not served.
+
+    ``down_cause`` is why the serving process could not be started, if that is known.
+    """
 
     ends: tuple[NotedEnd, ...] = ()
     down: tuple[str, ...] = ()
     down_since: float | None = None
+    down_cause: str = ""
 
 
 class Soft(Wire, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.exits import MemoryKills, exit_code
 from edgefleet.base.network import Answer, HttpLink
-from edgefleet.base.storage import Storage
+from edgefleet.base.storage import Storage, open_file
 from edgefleet.protocol import serving
 from edgefleet.protocol.run_marks import marked_models
 from edgefleet.protocol.serving import (
@@ -321,14 +321,14 @@ class Supervisor:
         try:
             if log.exists() and log.stat().st_size > limits.SERVING_LOG_BYTES:
                 log.replace(log.with_suffix(".log.1"))
-            return log.open("ab")
+            return open_file(log, "ab")
         except OSError:
             return Path(os.devnull).open("ab")
 
     def _last_words(self) -> str:
         log = Path(self._files.locate(LOG))
         try:
-            with log.open("rb") as file:
+            with open_file(log, "rb") as file:
                 file.seek(max(0, log.stat().st_size - 4096))
                 lines = file.read().decode(errors="replace").split("\n")
         except OSError:

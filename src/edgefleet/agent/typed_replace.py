@@ -249,6 +249,7 @@ class HealthChanges(TypedDict, total=False):
     ends: tuple[NotedEnd, ...]
     down: tuple[str, ...]
     down_since: float | None
+    down_cause: str
 
 
 class FactsChanges(TypedDict, total=False):

@@ -14,10 +14,11 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Generator
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import BinaryIO, Final, Literal, Protocol, TypeVar, cast
 
 from edgefleet.base.errors import DeviceError
 
@@ -85,7 +86,7 @@ class FolderStorage:
             self._root.mkdir(parents=True, exist_ok=True)
 
     def read(self, path: str) -> bytes | None:
-        return self._found(path, Path.read_bytes)
+        return self._found(path, _content)
 
     def size(self, path: str) -> int | None:
         return self._found(path, lambda file: file.stat().st_size)
@@ -95,7 +96,8 @@ class FolderStorage:
         temporary = target.with_name(f".{target.name}.new")
         with _writing(target):
             self._make_folder(target.parent)
-            with temporary.open("wb") as file:
+            _make_way(temporary)
+            with open_file(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -107,7 +109,7 @@ class FolderStorage:
         with _writing(target):
             self._make_folder(target.parent)
             fresh = not target.exists()
-            with target.open("ab") as file:
+            with open_file(target, "ab") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -128,7 +130,8 @@ class FolderStorage:
         temporary = new.with_name(f".{new.name}.new")
         with _writing(new):
             self._make_folder(new.parent)
-            with self._at(source).open("rb") as old, temporary.open("wb") as file:
+            _make_way(temporary)
+            with open_file(self._at(source), "rb") as old, open_file(temporary, "wb") as file:
                 shutil.copyfileobj(old, file, CHUNK_BYTES)
                 file.flush()
                 os.fsync(file.fileno())
@@ -140,10 +143,7 @@ class FolderStorage:
         with _writing(target):
             if not target.exists() and not target.is_symlink():
                 return
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+            _delete(target)
             _sync_folder(target.parent)
 
     def list(self, folder: str) -> tuple[str, ...]:
@@ -189,9 +189,40 @@ class FolderStorage:
             _sync_folder(path.parent)
 
 
+def open_file(path: Path, mode: Literal["rb", "wb", "ab"]) -> BinaryIO:
+    """Open a file without waiting. A damaged disk may have a pipe in its place.
+
+    Raises OSError, also for a pipe that is to be written; one that is read is empty.
+    """
+    return cast("BinaryIO", open(path, mode, opener=_without_waiting))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
+def _content(path: Path) -> bytes:
+    with open_file(path, "rb") as file:
+        return file.read()
+
+
+def _make_way(temporary: Path) -> None:
+    """Remove what is no file at the place of a temporary file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(temporary.lstat().st_mode):
+            _delete(temporary)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _digest(path: Path) -> str:
     found = sha256()
-    with path.open("rb") as file:
+    with open_file(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             found.update(chunk)
     return found.hexdigest()
