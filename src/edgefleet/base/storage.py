@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Generator
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, Protocol, TypeVar, cast
+from typing import BinaryIO, Final, Literal, Protocol, TypeVar
 
 from edgefleet.base.errors import DeviceError
 
@@ -194,7 +194,7 @@ def open_file(path: Path, mode: Literal["rb", "wb", "ab"]) -> BinaryIO:
 
     Raises OSError, also for a pipe that is to be written; one that is read is empty.
     """
-    return cast("BinaryIO", open(path, mode, opener=_without_waiting))
+    return open(path, mode, opener=_without_waiting)
 
 
 def _without_waiting(path: str, flags: int) -> int:
