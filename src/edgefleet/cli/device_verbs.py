@@ -35,9 +35,20 @@ def label(
     matches it no more, and joins the open wave if the selector matches it now and its position is
     in the cut.
     """
-    unset = tuple(change[:-1] for change in changes if change.endswith("-") and "=" not in change)
-    given = [LABEL.convert(one, None, None) for one in changes if one[:-1] not in unset]
-    request = LabelDevice(set=dict(given), unset=unset, person=person, note=note)
+    given: dict[str, str] = {}
+    unset: list[str] = []
+    for change in changes:
+        if len(change) > 1 and change.endswith("-") and "=" not in change:
+            key = change[:-1]
+            is_named = key in given or key in unset
+            unset.append(key)
+        else:
+            key, value = LABEL.convert(change, None, None)
+            is_named = key in given or key in unset
+            given[key] = value
+        if is_named:
+            raise click.UsageError(f"The label {key} is named twice.")
+    request = LabelDevice(set=given, unset=tuple(unset), person=person, note=note)
     with reach(invocation) as hub:
         view = hub.label_device(device, request)
     invocation.screen.answer(view, [f"{view.name} has the labels {label_text(view)}."])

@@ -45,6 +45,9 @@ class DeviceCommands:
     async def label(self, row: int, request: LabelDevice) -> DeviceView:
         """Set and remove labels of the operator. Raises OperatorError."""
         check_labels(request.set)
+        if both := sorted(set(request.set) & set(request.unset)):
+            text = f"The label {both[0]} is set and removed at once."
+            raise OperatorError("bad_request", text, field="unset")
         by_device = self._devices.label_owners.by_device(row)
 
         def change(before: dict[str, str]) -> dict[str, str]:
