@@ -102,7 +102,7 @@ def test_an_error_names_the_path_and_what_the_operating_system_says(
     monkeypatch.setattr(os, "fsync", fail)
     monkeypatch.setattr(Path, "replace", fail)
     monkeypatch.setattr(Path, "unlink", fail)
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr("edgefleet.base.storage._content", fail)
     path, text = storage.locate("models/f"), os.strerror(number)
     for write in (
         lambda: storage.write("models/f", b"new"),
