@@ -13,7 +13,7 @@ help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
 	@echo "make test         the test suite"
 	@echo "make test-fast    its pure cores and units alone, 90 s on two cores"
-	@echo "make test-long    more cases of some of its tests, 3 min"
+	@echo "make test-long    more cases of some of its tests, 7 min"
 	@echo "make check        format, lint, both type checkers, layers, words"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
