@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edgefleet.rollout.fleet.copies import OLD_S, RUNS, Copies
+from edgefleet.rollout.fleet.copies import OLD_S, REFUSALS, RUNS, Copies
 
 ROW = 7
 
@@ -73,6 +73,28 @@ def test_copies_are_recognised_within_four_rounds(devices: int, ahead: int) -> N
     assert len(hub.runs) == min(devices, RUNS)
     if devices <= RUNS:
         assert hub.runs == runs[::-1]  # the last check-in first
+
+
+def test_a_copy_that_is_always_overtaken_is_recognised_by_its_refusals() -> None:
+    hub = Hub()
+    hub.go_on(1, 5)
+    for count in range(REFUSALS):
+        assert not hub.is_copied, count
+        hub.copies.refused(ROW, 2, hub.now)
+        hub.go_on(1)
+    assert hub.is_copied
+    assert sorted(hub.runs) == [1, 2]
+
+
+def test_refusals_of_a_run_that_checks_in_then_do_not_add_up() -> None:
+    hub = Hub()
+    hub.go_on(1, 5)
+    for run in range(2, 40):  # an agent that loses its number at each restart
+        hub.copies.refused(ROW, run, hub.now)
+        hub.copies.refused(ROW, run, hub.now)
+        hub.go_on(run)
+        hub.copies.refused(ROW, run - 1, hub.now)  # a late one of the run before
+        assert not hub.is_copied
 
 
 def test_one_run_that_returns_once_is_not_enough() -> None:

@@ -7,6 +7,8 @@ check-in that arrives late has a sequence number that was used before, so it is 
 
 An agent names its run in its first check-in and after each one that failed. Other check-ins need no
 name: after a check-in of one agent, the next number of each other one was used, so it is refused.
+An agent that is always overtaken is refused each time. A device is copied, too, once the same run
+was refused REFUSALS times while another one checks in.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from edgefleet.rollout.fleet.columns import Rows, longer
 SUSPECTS: Final = 10_000  # devices that are not copied and whose runs are remembered
 RUNS: Final = 16  # remembered of one device
 RETURNS: Final = 2  # of one run
+REFUSALS: Final = 4  # of one run, since it was accepted last
 OLD_S: Final = 86_400.0  # a run that was silent for so long gives its place to another one
 
 Runs = Mapping[int, float]
@@ -37,6 +40,7 @@ class Copies:
         self._last_at = self._last.data
         self._runs: dict[int, dict[int, float]] = {}
         self._returns: dict[int, dict[int, int]] = {}  # row -> run -> number
+        self._refusals: dict[int, dict[int, int]] = {}  # the same
         self._cleared: set[int] = set()  # one of the runs may go on; the others may not return
         self._copied: set[int] = set()
         self._rows: Rows = np.zeros(0, np.int64)
@@ -54,11 +58,20 @@ class Copies:
         ``last_seen`` is the last accepted check-in of the device.
         """
         last = self._last_of(row)
-        if not last or run == last or row in self._runs:
+        if not last or run == last:
             return
-        if len(self._runs) - len(self._copied) >= SUSPECTS:
-            self.forget(next(one for one in self._runs if one not in self._copied))
-        self._runs[row] = {last: last_seen or 0.0}
+        if row not in self._runs:
+            if len(self._runs) - len(self._copied) >= SUSPECTS:
+                self.forget(next(one for one in self._runs if one not in self._copied))
+            self._runs[row] = {last: last_seen or 0.0}
+        runs, refusals = self._runs[row], self._refusals.setdefault(row, {})
+        if not run or row in self._copied or (run not in refusals and len(refusals) >= RUNS):
+            return
+        refusals[run] = refusals.get(run, 0) + 1
+        if refusals[run] >= REFUSALS:
+            if len(runs) < RUNS:
+                runs.setdefault(run, last_seen or 0.0)
+            self._copy(row)
 
     def accepted(self, row: int, run: int, now: float) -> None:
         """A check-in of a device. A ``run`` of 0 is the last one that was named."""
@@ -68,6 +81,7 @@ class Copies:
             self._last_at[row] = run
         if runs is None or not run:
             return
+        self._refusals.get(row, {}).pop(run, None)
         if run in runs:
             if last not in (run, 0) and row not in self._copied:
                 self._return(row, run)
@@ -85,6 +99,7 @@ class Copies:
         """
         self._copied.discard(row)
         self._returns.pop(row, None)
+        self._refusals.pop(row, None)
         self._cleared.add(row)
         if self._last_of(row):
             self._last_at[row] = 0
@@ -95,6 +110,7 @@ class Copies:
         """Forget the runs of a device."""
         self._runs.pop(row, None)
         self._returns.pop(row, None)
+        self._refusals.pop(row, None)
         self._cleared.discard(row)
         if row in self._copied:
             self._copied.discard(row)
@@ -124,9 +140,14 @@ class Copies:
         returns[run] = returns.get(run, 0) + 1
         if returns[run] < RETURNS and row not in self._cleared:
             return
-        del self._returns[row]
+        self._copy(row)
+
+    def _copy(self, row: int) -> None:
+        self._returns.pop(row, None)
+        self._refusals.pop(row, None)
         self._cleared.discard(row)
         self._copied.add(row)
+        self.changed.add(row)
         self._arrange()
 
     def _last_of(self, row: int) -> int:
