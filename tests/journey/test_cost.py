@@ -22,6 +22,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.security.signing import PublisherKey
 from support.agent_process import AgentProcess
 from support.asking import Asker, digits
+from support.bad_requests import PLANTED
 from support.hub_process import HubProcess, running_hub
 from support.tiny_releases import TinyRelease, publish, tiny_release
 
@@ -29,7 +30,6 @@ pytestmark = pytest.mark.slow
 
 SEED = 1
 CHAIN = 300  # layers of the good release, about a millisecond of CPU time
-BAD_RUNTIME = Path(__file__).parents[1] / "support" / "bad_runtime"
 SOON = "from edgefleet.agent import limits\nlimits.WARM_UP_S = 1.0"
 """The requests of the first second alone are left out."""
 GATE = GateSpec(
@@ -73,7 +73,7 @@ def fleet(folder: Path, good: TinyRelease) -> Generator[Fleet]:
             (folder / name).mkdir()
             agent = AgentProcess(folder / name, hub, key, claim=claim, name=name, fault=SOON)
             stack.callback(agent.end)
-            agent.start(environ={"PYTHONPATH": str(BAD_RUNTIME)})
+            agent.start(environ=PLANTED)
             agents.append(agent)
         publish(hub.client(), key, good)
         for agent in agents:

@@ -1,6 +1,5 @@
 """One real device with the three models of the examples, at a real hub, and a client for each model."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -37,12 +36,12 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_process import AgentProcess
 from support.asking import Asker, Case, Question
+from support.bad_requests import PLANTED
 from support.hub_process import HubProcess, running_hub
 from support.tiny_models import loop_on
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-BAD_RUNTIME = Path(__file__).parent / "bad_runtime"
 SEGFAULT_MARK = "segfault on white"
 WHITE = 254.0  # the smallest value of a white picture is larger
 MODELS = ("detector", "digits", "gauge")
@@ -148,8 +147,7 @@ class Home:
 
     def start(self) -> None:
         """Start the agent, with a runtime that segfaults for marked releases."""
-        paths = [str(BAD_RUNTIME), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.agent.start(environ={"PYTHONPATH": os.pathsep.join(paths)})
+        self.agent.start(environ=PLANTED)
 
     def publish(self, folder: Path) -> None:
         built = build_release(folder, created_at=1.0)

@@ -122,8 +122,6 @@ def _serving(before: AgentState, event: Event, after: AgentState, now: float) ->
                 yield logging.WARNING, text
     if health.down_since is not None and was.down_since is None:
         yield logging.WARNING, f"Serving is down: no release of {', '.join(health.down)} is served."
-    if health.down_cause and health.down_cause != was.down_cause:
-        yield logging.ERROR, f"Serving does not start: {health.down_cause}"
     elif health.down_since is None and was.down_since is not None:
         served = ", ".join(
             f"{name} {installed.release}"
@@ -132,6 +130,8 @@ def _serving(before: AgentState, event: Event, after: AgentState, now: float) ->
         )
         again = f": {served}" if served else ""
         yield logging.INFO, f"Serving is up again after {now - was.down_since:.1f} s{again}."
+    if health.down_cause and health.down_cause != was.down_cause:
+        yield logging.ERROR, f"Serving does not start: {health.down_cause}"
     for one in after.soft.crashes.isolated:
         if one not in before.soft.crashes.isolated:
             yield logging.WARNING, f"{one.model}: {isolation_text(one.reason)}"

@@ -286,7 +286,7 @@ def _labels(
         pairs = [f"{key}={_text(value, 'labels')}" for key, value in labels.items()]
     found: dict[str, str] = {}
     for pair in pairs:
-        # A byte that is no text cannot be sent: the hub refuses what stands for it.
+        # A byte that is not UTF-8 becomes a question mark, which the hub refuses in a label.
         key, equals, value = pair.encode(errors="replace").decode().strip().partition("=")
         if not equals or not key or len(value) > LABEL_VALUE_CHARS:
             raise OperatorError(

@@ -13,12 +13,6 @@ from edgefleet.cli.screen import facts, table
 if TYPE_CHECKING:
     from edgefleet.protocol.rollout import Freeze
 
-
-def _disk_faults(faults: dict[str, int]) -> str:
-    named = ", ".join(f"{code} {count}" for code, count in faults.items())
-    return f"{sum(faults.values())}: {named}; see `edgefleet device list --disk-fault`"
-
-
 _UNKNOWN = "the hub made their credentials; `edgefleet hub accept-restored` lets them enrol again"
 
 
@@ -30,8 +24,14 @@ def show(invocation: Invocation) -> None:
     Counts devices by profile, by phase and, for each model, by release. A device is online while it
     checks in.
     """
+    from edgefleet.protocol.disk_fault import disk_faults_text
+
     with reach(invocation) as hub:
         fleet = hub.fleet()
+    faulty = (
+        f"{sum(fleet.disk_faults.values())}: {disk_faults_text(fleet.disk_faults)}; "
+        "see `edgefleet device list --disk-fault`"
+    )
     lines = facts(
         [
             ("devices", f"{fleet.total}, {fleet.online} online"),
@@ -51,7 +51,7 @@ def show(invocation: Invocation) -> None:
                 if fleet.serving_down or fleet.serving_unstable
                 else []
             ),
-            *([("disk faults", _disk_faults(fleet.disk_faults))] if fleet.disk_faults else []),
+            *([("disk faults", faulty)] if fleet.disk_faults else []),
             *(
                 [("quarantined", f"{fleet.quarantined}: see `edgefleet device list --quarantined`")]
                 if fleet.quarantined

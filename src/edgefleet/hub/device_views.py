@@ -15,7 +15,6 @@ from edgefleet.protocol.operator import (
     QuarantinedDevice,
     QuarantinedDevices,
 )
-from edgefleet.protocol.why import WaitReport
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.fleet.device_models import furthest
 from edgefleet.rollout.fleet.eligibility import variants_of
@@ -43,7 +42,7 @@ class DeviceViews:
     def view(self, row: int, now: float) -> DeviceView:
         """Everything that one device's page shows."""
         fleet = self._engine.fleet
-        why = self.why(row, now)
+        why = self._engine.why_device(row, now)
         return DeviceView(
             name=fleet.name(row),
             profile=fleet.profile(row),
@@ -67,10 +66,6 @@ class DeviceViews:
             disk_fault_text=disk_fault_text(fault),
             line=why.line,
         )
-
-    def why(self, row: int, now: float) -> WaitReport:
-        """The reasons of the engine."""
-        return self._engine.why_device(row, now)
 
     def quarantined(self) -> QuarantinedDevices:
         """Devices on which two different releases of a model failed.

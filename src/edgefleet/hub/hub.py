@@ -311,7 +311,7 @@ class Hub:
 
     def why_device(self, name: str) -> WaitReport:
         """Why a device runs what it runs. Raises OperatorError ``not_found``."""
-        return self._views.why(self.row(name), self.clock.now())
+        return self._engine.why_device(self.row(name), self.clock.now())
 
     def device_history(self, name: str) -> DeviceHistory:
         """The last attempts of a device at releases. Raises OperatorError ``not_found``."""

@@ -26,6 +26,11 @@ def known_code(code: str) -> str:
     return code if code in _TEXTS else "other"
 
 
+def disk_faults_text(faults: Mapping[str, int]) -> str:
+    """``disk_full 1, disk_readonly 2``, from the number of devices by code."""
+    return ", ".join(f"{code} {count}" for code, count in faults.items())
+
+
 def disk_fault_text(code: str) -> str:
     """The fault in words. Empty for an empty code."""
     return _TEXTS.get(code, f"This device cannot write its disk ({code}).") if code else ""

@@ -337,21 +337,18 @@ def bake_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> tuple[Evid
     that is down for everybody.
     """
     silent, failing = _silent(active, fleet, now).rows, serving_failed(active, fleet, now)
+    damaged = find_damaged(active, fleet).rows
     evidence = replace_struct(
         closed_evidence(active, fleet, now),
         late=active.late.failures(silent),
-        classes=_classes(
-            active, np.concatenate([silent, failing]), find_damaged(active, fleet).rows
-        ),
+        classes=_classes(active, np.concatenate([silent, failing]), damaged),
         class_count=len(active.state.classes),
         quality=active.cohorts.differences(),
         sites=_compare_sites(active, fleet, len(silent), now),
         limits=LimitCounts(),
         looks=active.state.looks,
         looked=active.state.looked,
-        boundary=find_boundary(
-            active, silent, failing, damaged=len(find_damaged(active, fleet).rows)
-        ),
+        boundary=find_boundary(active, silent, failing, damaged=len(damaged)),
     )
     return evidence, silent
 

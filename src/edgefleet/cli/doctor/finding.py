@@ -23,6 +23,11 @@ class Finding(Wire, frozen=True, kw_only=True):
     fix: str = ""
 
 
+def not_asked(check: str) -> Finding:
+    """The result of a check of the fleet without a hub."""
+    return Finding(check=check, state=State.SKIPPED, text="The hub cannot be asked.")
+
+
 class Diagnosis(Wire, frozen=True, kw_only=True):
     """All findings, in the order of the checks."""
 

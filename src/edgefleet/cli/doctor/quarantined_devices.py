@@ -2,12 +2,12 @@
 
 from edgefleet.base.texts import are, counted
 from edgefleet.cli.doctor.context import Context
-from edgefleet.cli.doctor.finding import Finding, State
+from edgefleet.cli.doctor.finding import Finding, State, not_asked
 
 
 def check(context: Context) -> Finding:
     if context.hub is None:
-        return Finding(check="devices", state=State.SKIPPED, text="The hub cannot be asked.")
+        return not_asked("devices")
     quarantined = context.hub.quarantined()
     if not quarantined.count:
         return Finding(check="devices", state=State.OK, text="None is quarantined.")

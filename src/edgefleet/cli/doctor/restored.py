@@ -1,12 +1,12 @@
 """Devices that run what the hub has no record of, as after a restore from an older copy."""
 
 from edgefleet.cli.doctor.context import Context
-from edgefleet.cli.doctor.finding import Finding, State
+from edgefleet.cli.doctor.finding import Finding, State, not_asked
 
 
 def check(context: Context) -> Finding:
     if context.hub is None:
-        return Finding(check="restored", state=State.SKIPPED, text="The hub cannot be asked.")
+        return not_asked("restored")
     fleet = context.hub.fleet()
     if not fleet.ahead and not fleet.unknown_devices:
         return Finding(check="restored", state=State.OK, text="No device is ahead of the hub.")

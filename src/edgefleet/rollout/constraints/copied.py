@@ -44,7 +44,7 @@ class Copied:
 
     def text(self, rollout: str, row: int | None, name: str | None) -> str:  # noqa: ARG002
         """See ``DeviceConstraint``. The sentence has the command to run."""
-        return self.advice if name is None else _TEXT.format(which=name, name=name)
+        return self.advice if name is None else copied_wait(name).text
 
 
 def copied_wait(name: str) -> Wait:

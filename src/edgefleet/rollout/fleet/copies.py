@@ -64,8 +64,10 @@ class Copies:
             if len(self._runs) - len(self._copied) >= SUSPECTS:
                 self.forget(next(one for one in self._runs if one not in self._copied))
             self._runs[row] = {last: last_seen or 0.0}
+        if not run or row in self._copied:
+            return
         runs, refusals = self._runs[row], self._refusals.setdefault(row, {})
-        if not run or row in self._copied or (run not in refusals and len(refusals) >= RUNS):
+        if run not in refusals and len(refusals) >= RUNS:
             return
         refusals[run] = refusals.get(run, 0) + 1
         if refusals[run] >= REFUSALS:
@@ -98,8 +100,7 @@ class Copies:
         If another known run checks in after it, the device is copied again once it returns.
         """
         self._copied.discard(row)
-        self._returns.pop(row, None)
-        self._refusals.pop(row, None)
+        self._count_anew(row)
         self._cleared.add(row)
         if self._last_of(row):
             self._last_at[row] = 0
@@ -109,9 +110,7 @@ class Copies:
     def forget(self, row: int) -> None:
         """Forget the runs of a device."""
         self._runs.pop(row, None)
-        self._returns.pop(row, None)
-        self._refusals.pop(row, None)
-        self._cleared.discard(row)
+        self._count_anew(row)
         if row in self._copied:
             self._copied.discard(row)
             self.changed.add(row)
@@ -143,12 +142,15 @@ class Copies:
         self._copy(row)
 
     def _copy(self, row: int) -> None:
-        self._returns.pop(row, None)
-        self._refusals.pop(row, None)
-        self._cleared.discard(row)
+        self._count_anew(row)
         self._copied.add(row)
         self.changed.add(row)
         self._arrange()
+
+    def _count_anew(self, row: int) -> None:
+        self._returns.pop(row, None)
+        self._refusals.pop(row, None)
+        self._cleared.discard(row)
 
     def _last_of(self, row: int) -> int:
         if row >= len(self._last_at):
