@@ -165,8 +165,16 @@ def check_version(name: str, program: Path, wheel: Path, folder: Path) -> None:
 
 
 def check_demo(program: Path, folder: Path) -> None:
-    told = run(program, "demo", "--devices", str(DEMO_DEVICES), "--json", folder=folder)
-    report = json.loads(told.splitlines()[-1])
+    command = (program, "demo", "--devices", str(DEMO_DEVICES), "--json")
+    done = subprocess.run(
+        command, cwd=folder, env=bare(folder), capture_output=True, text=True, check=False
+    )
+    report = json.loads((done.stdout.splitlines() or ["{}"])[-1])
+    if done.returncode:
+        missed = [check["text"] for check in report.get("checks", ()) if not check["holds"]]
+        raise SystemExit(
+            f"{done.stderr}\nThe demo exits with {done.returncode}: {missed or report}"
+        )
     if report["inference"]["failed"] or not report["inference"]["requests"]:
         raise SystemExit(f"the demo's requests: {report['inference']}")
     say(f"demo: {report['inference']['requests']} requests, none failed")

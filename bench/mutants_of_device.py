@@ -300,6 +300,13 @@ MUTANTS = (
         (f"{HANG_SERVING}::test_sigterm_is_obeyed_whatever_a_model_does",),
     ),
     Mutant(
+        "only a full list names the rollouts",
+        "agent/checkin.py",
+        "given=_given(device.models, changed) if changed else (),",
+        "given=_given(device.models, changed) if soft.known is None else (),",
+        ("tests/agent/test_models.py",),
+    ),
+    Mutant(
         "on a device: the trial is loaded in the shared process",
         "serving/model_host.py",
         "trial = await self._load(wanted.model, wanted.trial, in_worker=True)",

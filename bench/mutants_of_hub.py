@@ -405,6 +405,20 @@ MUTANTS = (
         ("tests/journey/test_enrolment.py",),
     ),
     Mutant(
+        "a confirmation in the spool hides a lost start",
+        "rollout/restored.py",
+        "    return DeviceStanding.TRIAL if mine.phase in (Phase.IDLE, Phase.TRIAL)",
+        "    return DeviceStanding.TRIAL if mine.phase is Phase.IDLE and not check_in.outcomes",
+        ("tests/hub/test_restored.py",),
+    ),
+    Mutant(
+        "a batch of devices ahead of the hub is not recognised",
+        "rollout/restored.py",
+        "            differ |= (rows < _enrolled(active))",
+        "            differ &= (rows < _enrolled(active))",
+        ("tests/rollout/test_checkin.py",),
+    ),
+    Mutant(
         "a used claim gives the credential to any key",
         "hub/store/reader.py",
         "WHERE digest = ? AND key_digest = ? AND key_digest != ''",

@@ -322,7 +322,11 @@ def test_a_heartbeat_names_no_model_and_a_change_names_its_own() -> None:
     world.hub.check_ins.clear()
     world.offer("2")
     world.run(at_rest)
-    assert {one.model for said in world.hub.check_ins for one in said.models} == {"digits"}
+    changes = [said for said in world.hub.check_ins if said.models]
+    assert {one.model for said in changes for one in said.models} == {"digits"}
+    givers = {said.models[0].release: dict(said.given)["digits"] for said in changes}
+    assert givers.keys() == {"1", "2"}
+    assert givers["1"] != givers["2"], "a change names the rollout that gave the release"
     assert not any(said.full for said in world.hub.check_ins)
 
 

@@ -247,8 +247,12 @@ BROKEN: dict[str, tuple[Callable[[], StoryObservations], set[str]]] = {
         lambda: with_hub(total=1002),
         {"fleet_on_good_digits", "fleet_on_good_parity"},
     ),
-    "an online device is on the old release": (
-        lambda: with_hub(on_release={**ONLINE, "digits": {"2": 959, "1": 1}}),
+    "much of the fleet is on the old release": (
+        lambda: with_hub(on_release={**ONLINE, "digits": {"2": 700, "1": 260}}),
+        {"fleet_on_good_digits"},
+    ),
+    "an online device is on a release of no rollout": (
+        lambda: with_hub(on_release={**ONLINE, "digits": {"2": 959, "9": 1}}),
         {"fleet_on_good_digits"},
     ),
     "much of the fleet runs nothing": (

@@ -51,10 +51,17 @@ def full(device: InsideDevice, release: str | None, rollout: str, *outcomes: Out
     )
 
 
-async def rolled_out(hub: Hub, tmp_path: Path, release: str) -> str:
-    """A rollout of one wave for all, advanced without a gate: it runs until ``done``."""
+async def rolled_out(
+    hub: Hub, tmp_path: Path, release: str, percents: tuple[int, ...] = (100,)
+) -> str:
+    """A rollout that an operator advances."""
     await publish_inside(hub, KEY, tiny_release(tmp_path / "releases", release))
-    spec = RolloutSpec(model="digits", release=release, waves=(WaveSpec(percent=100),), bake_s=0)
+    spec = RolloutSpec(
+        model="digits",
+        release=release,
+        waves=tuple(WaveSpec(percent=one) for one in percents),
+        bake_s=0,
+    )
     rollout = (await hub.plan(spec, "operator")).id
     await hub.command(rollout, Verb.START, Command(), "operator")
     return rollout
@@ -132,6 +139,60 @@ def test_a_rollout_that_the_hub_lost_is_not_undone_before_an_operator_says_so(
         assert ahead(hub) == []
 
     restored(tmp_path, before, lost, held, accepted)
+
+
+LATE = (Phase.IDLE, Phase.TRIAL)
+
+
+@pytest.mark.parametrize("phase", LATE)
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "changed"])
+def test_a_wave_that_the_hub_lost_is_not_undone(
+    tmp_path: Path, phase: Phase, *, is_full: bool
+) -> None:
+    """The rollout is known, its second wave is not. The confirmation is still in the spool."""
+    made: list[str] = []
+    late: list[InsideDevice] = []
+
+    async def before(hub: Hub, devices: list[InsideDevice]) -> None:
+        made.append(await rolled_out(hub, tmp_path, "1"))
+        for device in devices:
+            await install(hub, device, "1", made[0])
+        await hub.command(made[0], Verb.ADVANCE, Command(), "operator")
+        made.append(await rolled_out(hub, tmp_path, "2", percents=(1, 100)))
+
+    async def lost(hub: Hub, devices: list[InsideDevice]) -> None:
+        for device in devices:
+            said = await report(hub, device, full(device, "1", made[0]))
+            if not said.offers:
+                late.append(device)
+            else:
+                await install(hub, device, "2", made[1])
+        await hub.command(made[1], Verb.ADVANCE, Command(), "operator")
+        start = outcome("s", OutcomeKind.TRIAL_STARTED, made[1], "2")
+        await report(hub, late[0], full(late[0], "1", made[0], start))
+
+    async def held(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = late[0]
+        outcomes = (outcome("c", OutcomeKind.CONFIRMED, made[1], "2"),) * (phase is Phase.IDLE)
+        first = full(device, "2", made[1], *outcomes)
+        models = (replace(first.models[0], phase=phase),)
+        first = replace(first, models=models, digest=digest(models), full=is_full)
+        said = await report(hub, device, first)
+        assert not said.offers
+        device.seq += 1
+        heartbeat = CheckIn(protocol=PROTOCOL, seq=device.seq, digest=first.digest)
+        assert not (await report(hub, device, heartbeat)).offers
+        assert device.name in ahead(hub)
+        assert late[1].name not in ahead(hub)
+
+    async def went_back(hub: Hub, devices: list[InsideDevice]) -> None:
+        """The device goes back by itself: what it runs then is known."""
+        for full_list in (False, True):
+            said = replace(full(late[0], "1", made[0]), full=full_list)
+            assert not (await report(hub, late[0], said)).want
+            assert late[0].name not in ahead(hub)
+
+    restored(tmp_path, before, lost, held, went_back)
 
 
 def test_outcomes_that_the_hub_lost_are_recorded_from_the_reports(tmp_path: Path) -> None:

@@ -12,7 +12,16 @@ import pytest
 from msgspec.structs import replace
 
 import edgefleet
-from edgefleet.protocol.device import CheckIn, Facts, Outcome, OutcomeKind, Phase, Telemetry
+from edgefleet.protocol.device import (
+    CheckIn,
+    Facts,
+    ModelReport,
+    Outcome,
+    OutcomeKind,
+    Phase,
+    Telemetry,
+    digest,
+)
 from edgefleet.protocol.rollout import (
     BudgetSpec,
     ExposureSpec,
@@ -22,7 +31,7 @@ from edgefleet.protocol.rollout import (
     Verb,
     WaveSpec,
 )
-from edgefleet.protocol.version import OLDEST, ONE_MODEL, is_served
+from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL, is_served
 from edgefleet.rollout import checkin
 from edgefleet.rollout.checkin import (
     Answered,
@@ -415,6 +424,21 @@ class Twin:
         return found
 
 
+def naming_the_giver(said: CheckIn, chance: Random) -> CheckIn:
+    """The same check-in by an agent of protocol 3, of a rollout that the hub has or has not."""
+    models = (ModelReport(model=MODEL, release=said.release, phase=said.phase),)
+    return replace(
+        said,
+        protocol=PROTOCOL,
+        model=None,
+        release=None,
+        models=models,
+        digest=digest(models),
+        full=chance.random() < 0.5,
+        given=chance.choice(((), ((MODEL, "ro-1"),), ((MODEL, "ro-9"),))),
+    )
+
+
 KNOBS: dict[str, dict[str, object]] = {
     "plain": {},
     "few": {"exposure": ExposureSpec(first=4)},
@@ -429,7 +453,7 @@ KNOBS: dict[str, dict[str, object]] = {
 def test_a_batch_is_what_its_devices_are_one_by_one(knobs: str, seed: int) -> None:
     devices, chance = 40, Random(seed)
     one, many = (Twin(engine_with(devices, **KNOBS[knobs])) for _ in range(2))
-    now = NOW
+    now, ahead = NOW, 0
     kinds = [STARTED, CONFIRMED, OutcomeKind.REFUSED, OutcomeKind.DEFERRED, OutcomeKind.REVERTED]
     for number in range(1, 40):
         now += chance.choice((0.5, 20.0))
@@ -446,6 +470,8 @@ def test_a_batch_is_what_its_devices_are_one_by_one(knobs: str, seed: int) -> No
             telemetry=chance.choice((None, telemetry(NEW))),
             facts=chance.choice((None, Facts(profile="generic_x86", agent_version="1"))),
         )
+        if number % 3 == 0:
+            said = naming_the_giver(said, chance)
         fails = chance.random() < 0.1
         mine = one.singly(rows, said, now, fails=fails)
         theirs = many.together(rows, said, now, fails=fails)
@@ -454,3 +480,7 @@ def test_a_batch_is_what_its_devices_are_one_by_one(knobs: str, seed: int) -> No
         views = [msgspec.to_builtins(twin.engine.view("ro-1", now)) for twin in (one, many)]
         assert views[0]["evidence"] == views[1]["evidence"]
         assert views[0]["exposed"] == views[1]["exposed"]
+        found = [dict(twin.engine.ahead.devices()) for twin in (one, many)]
+        assert found[0] == found[1]
+        ahead += len(found[0])
+    assert ahead

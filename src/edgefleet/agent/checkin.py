@@ -4,13 +4,14 @@ No other module knows how a check-in names the models on the device: those that 
 last answered check-in, and a digest of all.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.agent import labels, limits, serving_health, spool
 from edgefleet.agent import telemetry as tally
 from edgefleet.agent.effect import SendCheckIn
 from edgefleet.agent.event import CheckInAnswered, CheckInFailed
-from edgefleet.agent.state import HubLoss, Reports, Sent, given_by, running
+from edgefleet.agent.state import HubLoss, ModelState, Reports, Sent, given_by, running
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import IN_TRIAL, PHASES
 from edgefleet.agent.typed_replace import replace
@@ -58,6 +59,7 @@ def check_in_when_due(device: DeviceContext) -> None:
     facts = None if state.facts_known else state.facts
     reporting, telemetry = _telemetry(device)
     reports = _reports(device)
+    changed = _changed(soft.known, reports.models)
     counts, truth_done = labels.to_report(device), device.soft.truth_done
     device.forgettable(
         seq=seq,
@@ -77,9 +79,9 @@ def check_in_when_due(device: DeviceContext) -> None:
         protocol=PROTOCOL,
         seq=seq,
         digest=reports.digest,
-        models=_changed(soft.known, reports.models),
+        models=changed,
         full=soft.known is None,
-        given=_given(device) if soft.known is None else (),
+        given=_given(device.models, changed) if changed else (),
         outcomes=outcomes,
         telemetry=None if telemetry is None else replace(telemetry, model=reporting),
         facts=facts,
@@ -103,10 +105,12 @@ def _reports(device: DeviceContext) -> Reports:
     return Reports(states=models, models=found, digest=digest(found))
 
 
-def _given(device: DeviceContext) -> tuple[tuple[str, str], ...]:
-    """The models on the device, each with the rollout that gave it its release, if known."""
-    models = device.models
-    found = ((name, given_by(models[name])) for name in sorted(models))
+def _given(
+    models: Mapping[str, ModelState], reports: tuple[ModelReport, ...]
+) -> tuple[tuple[str, str], ...]:
+    """The reported models, each with the rollout that gave it its release, if known."""
+    named = [one.model for one in reports if one.model in models]
+    found = ((name, given_by(models[name])) for name in named)
     return tuple([(name, rollout) for name, rollout in found if rollout])
 
 

@@ -347,7 +347,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     ``models`` are those that changed since the last answered check-in, so a heartbeat has the same
     size for any number of models. With ``full`` they are all models of the device. An agent of
     protocol 2 has one model and sends ``model``, ``release`` and ``phase`` each time instead.
-    ``given`` goes with ``full``: models, each with the rollout that gave the device its release, as
+    ``given`` has those of ``models`` whose release a rollout gave the device, with that rollout, as
     far as the device knows it. ``labels`` are sent after a change. ``truth_done`` acknowledges the
     labels of the hub up to this number. ``serving`` is None while every confirmed release is served
     and no process that serves ended by itself lately. ``run`` is a random number of this run of the

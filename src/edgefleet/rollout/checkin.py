@@ -117,6 +117,8 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
         )
     else:
         fleet.observe_models(row, now, check_in)
+        if check_in.models or check_in.full:
+            engine.note_given(row, check_in)
     fleet.serving.note(row, check_in.serving, now)
     outcomes, facts = check_in.outcomes, check_in.facts
     if not outcomes and facts is None:
@@ -195,8 +197,6 @@ def _answer(engine: Engine, row: int, check_in: CheckIn, now: float, receipt: Re
     if check_in.protocol > ONE_MODEL and engine.fleet.models.digest_differs(row, check_in.digest):
         # An offer would rest on a list that is not the device's own, as after a restore.
         return _WANTS_MODELS if receipt is _NO_RECEIPT else Answered((), receipt, wants_models=True)
-    if check_in.full:
-        engine.note_given(row, check_in)
     offers = engine.admission.offers(row, now)
     if not offers and receipt is _NO_RECEIPT:
         return _NOTHING
@@ -288,6 +288,8 @@ def begin_batch(engine: Engine, rows: Rows, check_in: CheckIn, now: float) -> Be
         )
     else:
         fleet.observe_all_models(rows, now, check_in)
+        if check_in.models or check_in.full:
+            engine.note_all_given(rows, check_in)
     fleet.serving.note_all(rows, check_in.serving, now)
     concerning = tuple(engine.batch.concern(rows, outcome) for outcome in check_in.outcomes)
     if check_in.facts is None:

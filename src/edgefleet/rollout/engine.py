@@ -48,7 +48,7 @@ from edgefleet.rollout.lifecycle.event import Event
 from edgefleet.rollout.lifecycle.state import EXCLUSIVE, JUDGED, OPEN, WITHDRAWN, RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine, step
 from edgefleet.rollout.next_transition import NextTransition, bets_to_store
-from edgefleet.rollout.restored import note_given
+from edgefleet.rollout.restored import note_all_given, note_given
 from edgefleet.rollout.running_today import count_today
 from edgefleet.rollout.why import device as device_why
 from edgefleet.rollout.why.status import RolloutStatus
@@ -325,8 +325,12 @@ class Engine:
         return rollout_id in self._rollouts
 
     def note_given(self, row: int, check_in: CheckIn) -> None:
-        """Compare a full list of models with the records. See ``restored``."""
+        """Compare reported models with the records. See ``restored``."""
         note_given(row, check_in, self.ahead, self._rollouts)
+
+    def note_all_given(self, rows: Rows, check_in: CheckIn) -> None:
+        """``note_given`` for many devices."""
+        note_all_given(rows, check_in, self.ahead, self._rollouts)
 
     @property
     def freeze(self) -> Freeze:

@@ -185,17 +185,23 @@ def _refused_unseen(observed: StoryObservations) -> Check:
 
 
 def _whole_fleet(observed: StoryObservations, model: str) -> Check:
-    """The online devices run the good release of the model, but for a few that just came back."""
+    """The online devices run the good release of the model, but for a few that just came back.
+
+    Those have no release of it, or the good one of before.
+    """
     good = good_releases(observed.chapters)[model]
+    former = {one.release for one in observed.chapters if one.model == model and one.is_good}
     online = observed.hub.on_release.get(model, {})
-    arriving = observed.hub.online - sum(online.values())  # were offline during all rollouts
+    without = observed.hub.online - sum(online.values())
+    arriving = observed.hub.online - online.get(good, 0)
     holds = (
         observed.hub.total == observed.expected_devices
-        and set(online) == {good}
+        and good in online
+        and former >= set(online)
         and arriving <= ARRIVING * observed.hub.online
     )
     counts = [f"{count} on {model} {release}" for release, count in sorted(online.items())]
-    counts += [f"{arriving} just online and without {model}"] if arriving else []
+    counts += [f"{without} just online and without {model}"] if without else []
     return Check(
         name=f"fleet_on_good_{model}",
         holds=holds,

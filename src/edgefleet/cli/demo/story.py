@@ -79,7 +79,7 @@ ACTS: Final[tuple[Act, ...]] = (
             "3",
             "digits 3 passes its golden set but fails on live input: automatic rollback.",
             Status.REVERTED,
-            ("error_rate", "confidence_drop", "late_failures"),
+            ("error_rate", "confidence_drop", "late_failures", "class_failures"),
         ),
         Chapter(
             "parity",
