@@ -93,7 +93,10 @@ def test_errors_of_the_operator_are_the_default() -> None:
     ]
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"code": "\xff"}', b'{"next_seq": -5}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"code": "\xff"}', b'{"next_seq": -5}', b'{"next_seq": %d}' % (2**63 - 1)],
+)
 def test_an_answer_that_is_no_problem_is_a_typed_error(body: bytes) -> None:
     assert error_from_answer(500, body).code == "answer_malformed"
 

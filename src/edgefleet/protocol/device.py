@@ -356,7 +356,7 @@ class CheckIn(Wire, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     protocol: Annotated[int, Meta(ge=OLDEST, le=PROTOCOL)]
-    seq: Annotated[int, Meta(ge=1)]
+    seq: Annotated[int, Meta(ge=1, le=1 << 53)]
     digest: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
     models: Annotated[tuple[ModelReport, ...], Meta(max_length=MODELS_PER_DEVICE)] = ()
     full: bool = False

@@ -48,7 +48,8 @@ class Problem(Wire, frozen=True, kw_only=True):
     retry: str
     field: str | None = None
     hint: str | None = None
-    next_seq: Annotated[int, Meta(ge=1)] | None = None
+    # Far from the end of the numbers: a forged answer must not leave a device without a next one.
+    next_seq: Annotated[int, Meta(ge=1, le=1 << 40)] | None = None
 
 
 def problem(error: EdgefleetError) -> Problem:

@@ -208,6 +208,7 @@ class Engine:
                 f"Rollout {rollout_id} moved on: it is {active.state.status} in generation "
                 f"{active.state.generation}, not {generation}.",
                 field="generation",
+                hint=f"Run `edgefleet rollout show {rollout_id}`, then repeat the command.",
             )
         return self._change(active, self._event(active, verb, now), now)
 

@@ -102,7 +102,9 @@ def check_allowed(state: RolloutState, signal: RolloutSignal) -> None:
         possible = f"{', '.join(first)} or {last}" if first else last
         now = f"Possible now: {possible}" if possible else "No verb is possible any more"
         raise OperatorError(
-            "verb_not_now", f"Rollout {state.id} is {already}{state.status}. {now}."
+            "verb_not_now",
+            f"Rollout {state.id} is {already}{state.status}. {now}.",
+            hint=f"Run `edgefleet rollout why {state.id}` to see what the rollout waits for.",
         )
 
 
