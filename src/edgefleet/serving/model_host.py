@@ -88,6 +88,10 @@ class ModelHost:
             field="model",
         )
 
+    def unserved(self) -> list[str]:
+        """The models whose releases have all ended, by name."""
+        return sorted(self._models.keys() - self.routes.keys())
+
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
