@@ -5,7 +5,6 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -394,15 +393,12 @@ def test_the_client_reads_the_extensions(client: triton.InferenceServerClient) -
             refused()
 
 
-def test_a_picture_of_19_mb_passes(tmp_path: Path) -> None:
-    assert INFERENCE.body_bytes > 3 * 1280 * 1280 * 4
-    with serving(tmp_path) as process:
-        process.activate(classifier(tmp_path / "m.onnx").activate())
-        body = bytes(3 * 1280 * 1280 * 4)
-        answer = ask(process, "POST", INFER, body, {"Inference-Header-Content-Length": "0"})
-        assert (answer.status, json.loads(answer.body)["error"]) == (
-            400, "pixels: FP32 [1, 64] has 256 bytes, not 19660800.",
-        )  # fmt: skip
+def test_a_picture_of_19_mb_passes(process: ServingProcess) -> None:
+    body = bytes(3 * 1280 * 1280 * 4)
+    answer = ask(process, "POST", INFER, body, {"Inference-Header-Content-Length": "0"})
+    assert (answer.status, json.loads(answer.body)["error"]) == (
+        400, "pixels: FP32 [1, 64] has 256 bytes, not 19660800.",
+    )  # fmt: skip
 
 
 def with_parameters(**parameters: object) -> Request:
