@@ -183,7 +183,8 @@ class Device:
         )
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
-                   "--data-dir", storage.locate(MODELS))  # fmt: skip
+                   "--data-dir", storage.locate(MODELS),
+                   *(f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one))  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)

@@ -38,6 +38,7 @@ class AgentSettings:
     data_dir: Path
     trust: Path
     serve: str
+    cors_origin: str = ""  # origins, separated by commas
     claim: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
@@ -82,6 +83,12 @@ OPTIONS: Final = (
     _Option("claim", "the claim itself; every user of the device can see it", "CLAIM", ""),
     _Option("data-dir", "folder for the agent's files", "FOLDER", "edgefleet-agent"),
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
+    _Option(
+        "cors-origin",
+        "origins of pages that may ask for inference, separated by commas; * is any",
+        "ORIGIN",
+        "",
+    ),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
     _Option("sysfs", "folder with the sensors of the board", "FOLDER", "/sys"),
@@ -145,6 +152,7 @@ def _settings(
         data_dir=Path(values["data_dir"]),
         trust=Path(values["trust"]),
         serve=_address(values["serve"]),
+        cors_origin=_origins(values["cors_origin"]),
         claim=claim,
         claim_fault=claim_fault,
         labels=_labels(given["label"], environ, table),
@@ -311,6 +319,20 @@ def _address(text: str) -> str:
             "setting_invalid", f"{text!r} is not an address.", field="serve", hint="Give HOST:PORT."
         )
     return text
+
+
+def _origins(text: str) -> str:
+    origins = tuple(one.strip() for one in text.split(",") if one.strip())
+    for origin in origins:
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and (scheme not in ("http", "https") or not host or "/" in host):
+            raise OperatorError(
+                "setting_invalid",
+                f"{origin!r} is not an origin.",
+                field="cors_origin",
+                hint="Give * or a scheme and a host, such as https://page.example, without a path.",
+            )
+    return ",".join(origins)
 
 
 def _count(text: str, field: str) -> int:
