@@ -9,13 +9,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import isqrt
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.errors import OperatorError
 from edgefleet.client.inference.limits import IMAGE_PIXELS
 from edgefleet.client.inference.model_info import TensorInfo
 
@@ -43,8 +44,8 @@ class Scaling:
 def read_image(data: bytes, name: str) -> Pixels:
     """The pixels of an image file. ``name`` is for messages.
 
-    Raises OperatorError ``bad_request`` for a damaged or too large image, DeviceError
-    ``runtime_missing`` for a format that needs Pillow where it is not installed.
+    Raises OperatorError ``bad_request`` for a damaged or too large image, and for a format that
+    needs Pillow where it is not installed.
     """
     try:
         found = _read_png(data) if data.startswith(PNG_HEAD) else _read_ppm(data)
@@ -75,7 +76,8 @@ def image_tensor(pixels: Pixels, info: TensorInfo, scaling: Scaling) -> NDArray[
     shape = tuple(size if size > 0 else -1 for size in info.shape[1:])
     if shape.count(-1) > 1:
         shape = values.shape if len(shape) == 3 else values.shape[:2]
-    return values.reshape(1, *shape)
+    made: NDArray[Any] = values.reshape(1, *shape)
+    return made
 
 
 def _layout(pixels: Pixels, info: TensorInfo) -> tuple[int, int, int, bool]:
@@ -224,22 +226,23 @@ def _read_ppm(data: bytes) -> Pixels | None:
 
 def _with_pillow(data: bytes, name: str) -> Pixels:
     try:
-        from PIL import Image  # noqa: PLC0415 - a package of the user's, for this alone
+        pillow: Any = import_module("PIL.Image")
     except ImportError as error:
-        raise DeviceError(
-            "runtime_missing",
-            f"{name}: this format of image is read with Pillow, which is not installed.",
+        raise OperatorError(
+            "bad_request",
+            "This format of image is read with Pillow, which is not installed.",
+            field=name,
             hint="Run `pip install pillow`, or convert the image to PNG or PPM.",
         ) from error
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with pillow.open(io.BytesIO(data)) as image:
             if image.width * image.height > IMAGE_PIXELS:
                 raise _bad(name, f"The image has {image.width} x {image.height} pixels.")
             grey = image.mode in ("L", "1", "I", "F")
-            found = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
+            found: Pixels = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
         raise _bad(name, f"The image is damaged: {error}.") from error
-    return found.reshape(*found.shape[:2], -1)
+    return found.reshape(found.shape[0], found.shape[1], -1)
 
 
 def _bad(name: str, message: str) -> OperatorError:

@@ -7,7 +7,7 @@ from typing import Final
 _STEPS: Final = 64  # buckets of an octave: a value is known to within 1.6 %
 _OCTAVES: Final = 40  # of microseconds: 12 days
 _BAR: Final = 40
-_ROWS: Final = 24
+_ROWS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

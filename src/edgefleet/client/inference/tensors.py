@@ -187,11 +187,11 @@ def sample_tensors(info: ModelInfo, batch: int, seed: int) -> dict[str, Tensor]:
 
 
 def _cast(array: Tensor, dtype: np.dtype[Any], info: TensorInfo) -> Tensor:
-    if dtype == object:
+    if dtype.kind == "O":
         return array.astype(object)
     is_text = array.dtype.kind in "OUS"
     if is_text or (array.dtype.kind == "f" and not np.isfinite(array).all() and dtype.kind != "f"):
-        raise _unfit(info, f"values of type {array.dtype} are not {info.datatype}")
+        raise _unfit(info, f"{'texts' if is_text else array.dtype} are not {info.datatype}")
     if array.dtype.kind in "fiu" and dtype.kind in "iu" and array.size:
         bounds = np.iinfo(dtype)
         if array.min() < bounds.min or array.max() > bounds.max:
