@@ -54,6 +54,7 @@ class _Counts:
     def __init__(self) -> None:
         self.latency = Latencies()
         self.service = Latencies()
+        self.refusals = Latencies()
         self.errors: Counter[str] = Counter()
         self.answer_bytes = 0
         self.sent = 0
@@ -239,6 +240,7 @@ class _Load:
         counts = self.counts
         if reader.status != 200:
             counts.errors[error_of_answer(reader.status, reader.body).code] += 1
+            counts.refusals.record(round((now - sent) * 1e6))
             return
         counts.latency.record(round((now - due) * 1e6))
         counts.service.record(round((now - sent) * 1e6))
@@ -333,6 +335,7 @@ def run_load(plan: LoadPlan, model: str, release: str) -> LoadReport:
         client_cpu=round(cpu_share, 2),
         latency_us=latency_report(counts.latency),
         service_us=latency_report(counts.service),
+        refusal_us=latency_report(counts.refusals),
         histogram=counts.latency.bars(),
     )
 

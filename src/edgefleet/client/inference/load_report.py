@@ -29,6 +29,7 @@ class LoadReport(Wire, frozen=True, kw_only=True):
 
     ``latency_us`` of an open loop begins when the request was due, whether or not a connection was
     free to send it; ``service_us`` begins when it was sent. In a closed loop both are equal.
+    ``refusal_us`` is that of answers with another status, from the time when they were sent.
     ``errors`` are counted by code. ``not_sent`` requests were due before the end of an open loop,
     but every connection was busy. ``client_cpu`` is the share of a core that the load itself used.
     """
@@ -49,6 +50,7 @@ class LoadReport(Wire, frozen=True, kw_only=True):
     client_cpu: float = 0.0
     latency_us: LatencyReport = LatencyReport()
     service_us: LatencyReport = LatencyReport()
+    refusal_us: LatencyReport = LatencyReport()
     histogram: tuple[Bar, ...] = ()
 
 
