@@ -60,7 +60,6 @@ class ModelHost:
     def __init__(self, data_dir: Path | None = None, marks: RunMarks | None = None) -> None:
         self.routes: Mapping[str, Release] = {}
         self.generation = 0
-        self.generation_line = b""  # the header line with the generation
         self.activations = 0
         self._models: dict[str, _Loaded] = {}
         self._stuck: list[Release] = []  # retired, and some may still run a request
@@ -89,6 +88,10 @@ class ModelHost:
             field="model",
         )
 
+    def unserved(self) -> list[str]:
+        """The models whose releases have all ended, by name."""
+        return sorted(self._models.keys() - self.routes.keys())
+
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
@@ -111,7 +114,6 @@ class ModelHost:
                     raise _about(one.model, error) from error
             before, self._models = self._models, models
             self.generation = wanted.generation
-            self.generation_line = b"edgefleet-generation: %d\r\n" % wanted.generation
             self.activations += len(fresh)
             self._set_routes()
             await self._retire(_without(before.values(), models.values()))

@@ -6,341 +6,144 @@ sees whether one set answered both. The id of an answer is that of the request, 
 server makes: ``POST /v2/models/MODEL/truth`` labels the answer by it.
 """
 
-import asyncio
-import time
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from edgefleet import __version__
-from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
-from edgefleet.http1.message import Reply, Request, retry_headers
-from edgefleet.protocol.device import Refusal
+from edgefleet.base.errors import OperatorError
+from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.labels import Truth
-from edgefleet.protocol.release import Datatype
-from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
-from edgefleet.serving.answers import Answers
-from edgefleet.serving.limits import JSON_HEAD_BYTES
-from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
+from edgefleet.protocol.wire import decode
+from edgefleet.serving import model_facts, oip_services
+from edgefleet.serving.active_release import Release
+from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.refused import Refused, shown
-from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import (
-    InferRequest,
-    WantedOutput,
-    check_outputs,
-    json_length,
-    read_inputs,
-    read_raw,
-    to_binary,
-    to_json,
+from edgefleet.serving.oip_codec import RestCodec
+from edgefleet.serving.routes import Endpoint, Endpoints, answer, json_reply
+
+EXTENSIONS: Final = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
 )
-
-EXTENSIONS: Final = ("binary_tensor_data",)
-_PLATFORM: Final = "onnxruntime_onnx"
-_NOT_OFFERED: Final = ("classification", "shared_memory_region")
-
-
-@dataclass(frozen=True, slots=True)
-class _Inference:
-    """A parsed request: the inputs to run and the form of the answer."""
-
-    began_ns: int
-    generation_line: bytes
-    answers: Answers
-    id: str
-    inputs: dict[str, Tensor]
-    wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
-    outputs: tuple[str, ...]  # the names of ``wanted``, and the quality output
-
-
-def render_error(error: EdgefleetError) -> Reply:
-    """The protocol's error object, with code, hint and field of edgefleet."""
-    body = {"error": error.message, "code": error.code, "hint": error.hint, "field": error.field}
-    return Reply(error.status, encode(body), headers=retry_headers(error))
 
 
 class OpenInference:
-    """The handler of the inference listener."""
+    """The handler of the paths below ``/v2``."""
 
-    def __init__(self, host: ModelHost) -> None:
+    def __init__(self, host: ModelHost, inferences: Inferences | None = None) -> None:
         self._host = host
+        self._inferences = inferences or Inferences(host)
+        self._codec = RestCodec(host.bodies)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
-        match request.path.split("/")[1:]:
-            case ["v2", "models", model, "infer"]:
-                _allow(request, "POST")
-                return self._infer(request, model, None)
-            case ["v2", "models", model, "versions", version, "infer"]:
-                _allow(request, "POST")
-                return self._infer(request, model, version)
-            case ["v2", "models", model, "truth"]:
-                _allow(request, "POST")
-                return self._truth(request, model)
-            case path:
-                _allow(request, "GET", "HEAD")
-                return self._get(path)
+        return answer(request, self.endpoints(request.path.split("/")[1:]))
 
-    def _get(self, path: list[str]) -> Reply:
+    def endpoints(self, path: list[str]) -> Endpoints:
+        """The endpoints of a path, given by its parts. Empty if there is no such path."""
         match path:
-            case ["v2"]:
-                return _json(
-                    {"name": "edgefleet", "version": __version__, "extensions": EXTENSIONS}
-                )
+            case ["v2", "models", "stats"]:
+                return {"GET": self._all_statistics}
+            case ["v2", "models", model, "versions", version, *rest]:
+                return self._of_model(model, version, rest)
+            case ["v2", "models", model, *rest]:
+                return self._of_model(model, None, rest)
+            case ["v2"] | ["v2", ""]:
+                return {"GET": _server}
             case ["v2", "health", "live"]:
-                return _json({"live": True})
+                return {"GET": lambda _: json_reply({"live": True})}
             case ["v2", "health", "ready"]:
-                self._host.check_ready()
-                return _json({"ready": True})
-            case ["v2", "models", model] | ["v2", "models", model, "versions", _]:
-                return _metadata(self._find(model, path[4] if len(path) > 4 else None))
-            case ["v2", "models", model, "ready"] | ["v2", "models", model, "versions", _, "ready"]:
-                self._find(model, path[4] if len(path) > 4 else None)
-                return _json({"name": model, "ready": True})
-            case ["metrics"]:
-                return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
+                return {"GET": self.ready}
+            case ["v2", "repository", "index"] | ["v2", "repository", _, "index"]:
+                return {"POST": self._index}
+            case ["v2", "repository", "models", _, "load" | "unload"] | [
+                "v2",
+                "repository",
+                _,
+                "models",
+                _,
+                "load" | "unload",
+            ]:
+                return {"POST": oip_services.refuse_load}
+            case ["v2", "trace", "setting"]:
+                return oip_services.trace_endpoints()
+            case ["v2", "logging"]:
+                return oip_services.logging_endpoints()
+            case ["v2", "systemsharedmemory" | "cudasharedmemory", *rest]:
+                return oip_services.shared_memory_endpoints(rest)
             case _:
-                raise OperatorError("not_found", f"There is no endpoint /{'/'.join(path)}.")
+                return {}
 
-    def _find(self, model: str, version: str | None) -> Release:
-        active = self._host.routes.get(model)
-        if active is None:
-            raise self._host.not_served(model)
-        if version is not None and version != active.release:
-            raise Refused(
-                Refusal.VERSION,
-                f"The active release is {active.release}, not {version}.",
-                code="not_found",
-                field="version",
-                sent=f"version {shown(version)}",
-                wanted=f"{shown(active.release)} or none",
-            )
-        return active
+    def ready(self, _: Request) -> Reply:
+        """200 if every model answers. Raises DeviceError ``not_ready``."""
+        self._host.check_ready()
+        return json_reply({"ready": True})
 
-    def _infer(self, request: Request, model: str, version: str | None) -> Reply | Awaitable[Reply]:
-        began_ns = time.perf_counter_ns()
-        try:
-            active = self._find(model, version)
-        except Refused as error:
-            _count(self._host.routes[model], error)
-            raise
-        try:
-            inference = _read(request, active, began_ns, self._host)
-            inferred = active.infer(inference.inputs, inference.outputs)
-        except EdgefleetError as error:
-            _count(active, error)
-            raise
-        except ReleaseEnded as end:
-            return self._ask_again(active, end, request, model, version)
-        if isinstance(inferred, tuple):
-            return _answer(active, inference, inferred)
-        return self._infer_in_turn(active, inference, inferred, (request, model, version))
+    def _of_model(self, model: str, version: str | None, rest: list[str]) -> Endpoints:
+        show: Callable[[Release], object]
+        match rest:
+            case ["infer"]:
+                return {"POST": partial(self._infer, model=model, version=version)}
+            case ["truth"] if version is None:
+                return {"POST": partial(self._truth, model=model)}
+            case ["trace", "setting"]:
+                return oip_services.trace_endpoints()
+            case [] | [""]:
+                show = model_facts.metadata
+            case ["ready"]:
+                show = _ready
+            case ["config"]:
+                show = model_facts.configuration
+            case ["stats"]:
+                show = self._statistics
+            case _:
+                return {}
+        return {"GET": self._about(show, model, version)}
 
-    def _truth(self, request: Request, model: str) -> Reply:
+    def _about(
+        self, show: Callable[[Release], object], model: str, version: str | None
+    ) -> Endpoint:
+        return lambda _: json_reply(show(self._inferences.find(model, version)))
+
+    def _infer(
+        self, request: Request, *, model: str, version: str | None
+    ) -> Reply | Awaitable[Reply]:
+        return self._inferences.infer(self._codec, request, model, version)
+
+    def _truth(self, request: Request, *, model: str) -> Reply:
         """Compare labels of a local program with the answers, as ``/control/truth`` does."""
-        self._find(model, None)
+        self._inferences.find(model)
         truth = decode(request.body, Truth)
         for place, label in enumerate(truth.labels):
             if label.fault:
                 raise OperatorError("bad_request", label.fault, field=f"labels[{place}]")
-        return _json(self._host.answers.label(model, truth.labels))
+        return json_reply(self._host.answers.label(model, truth.labels))
 
-    async def _infer_in_turn(
-        self,
-        active: Release,
-        inference: _Inference,
-        coming: "asyncio.Future[Inferred]",
-        asked: tuple[Request, str, str | None],
-    ) -> Reply:
-        try:
-            inferred = await coming
-        except EdgefleetError as error:
-            _count(active, error)
-            raise
-        except ReleaseEnded as end:
-            again = self._ask_again(active, end, *asked)
-            return again if isinstance(again, Reply) else await again
-        return _answer(active, inference, inferred)
+    def _index(self, request: Request) -> Reply:
+        wanted = decode(request.body or b"{}", oip_services.RepositoryIndexRequest)
+        return json_reply(model_facts.index(self._host, ready=wanted.ready is True))
 
-    def _ask_again(
-        self, active: Release, end: ReleaseEnded, request: Request, model: str, version: str | None
-    ) -> Reply | Awaitable[Reply]:
-        """Ask the release that requests go to now. A request that ended it is not asked twice."""
-        if end.ran and self._find(model, version).release == active.release:
-            raise DeviceError(
-                "inference_failed", f"Release {active.release} was ended while it ran this request."
-            )
-        return self._infer(request, model, version)
+    def _statistics(self, active: Release) -> object:
+        return {"model_stats": [model_facts.statistics(self._host, active)]}
 
-
-def _count(active: Release, error: EdgefleetError) -> None:
-    """Count a request that was not answered: failed in the model, or refused before it."""
-    if error.code == "inference_failed":
-        active.stats.failed()
-    else:
-        active.stats.refuse(error, active.release)
-
-
-def _read(request: Request, active: Release, began_ns: int, host: ModelHost) -> _Inference:
-    encoding = request.headers.get(b"content-encoding", b"identity")
-    if encoding.lower() != b"identity":
-        raise OperatorError(
-            "bad_request", "Compressed bodies are not supported.", field="Content-Encoding"
-        )
-    body = request.view
-    json_bytes = _json_length(request, len(body))
-    if json_bytes == 0:
-        inputs = read_raw(body, active.inputs)
-        wanted = tuple((name, True) for name in active.datatypes)
-        request_id = None
-    else:
-        parsed = decode(
-            request.body if json_bytes == len(body) else bytes(body[:json_bytes]), InferRequest
-        )
-        inputs = read_inputs(
-            parsed, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
-        )
-        binary = parsed.parameters.get("binary_data_output") is True
-        wanted = _wanted(parsed.outputs, active.datatypes, binary=binary)
-        request_id = parsed.id
-    names = tuple(name for name, _ in wanted)
-    quality = active.wanted.quality
-    outputs = names if quality is None or quality.output in names else (*names, quality.output)
-    return _Inference(
-        began_ns,
-        host.generation_line,
-        host.answers,
-        request_id or host.answers.new_id(),
-        inputs,
-        wanted,
-        outputs,
-    )
-
-
-def _json_length(request: Request, size_bytes: int) -> int:
-    """The size of the JSON, in bytes: as the header says, or the whole body without it."""
-    length = json_length(request.headers)
-    if length is None:
-        return max(size_bytes, 1)
-    if not 0 <= length <= min(size_bytes, JSON_HEAD_BYTES):
-        raise OperatorError(
-            "bad_request",
-            f"The JSON length must be a number from 0 to {min(size_bytes, JSON_HEAD_BYTES)}.",
-            field="Inference-Header-Content-Length",
-        )
-    return length
-
-
-def _wanted(
-    outputs: tuple[WantedOutput, ...], known: Mapping[str, Datatype], *, binary: bool
-) -> tuple[tuple[str, bool], ...]:
-    if not outputs:
-        return tuple((name, binary) for name in known)
-    wanted: dict[str, bool] = {}
-    for output in outputs:
-        if output.name not in known or output.name in wanted:
-            raise Refused(
-                Refusal.MALFORMED if output.name in known else Refusal.UNKNOWN_OUTPUT,
-                f"The outputs of the model are {sorted(known)}; name each at most once.",
-                field=output.name,
-                sent="" if output.name in known else f"output {shown(output.name)}",
-                wanted=", ".join(map(shown, sorted(known))),
-            )
-        for name in _NOT_OFFERED:
-            if name in output.parameters:
-                raise OperatorError(
-                    "bad_request", f"The extension {name} is not supported.", field=output.name
-                )
-        wanted[output.name] = output.parameters.get("binary_data", binary) is True
-    return tuple(wanted.items())
-
-
-def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply:
-    """Encode the outputs and count the request as served, or as an error of the release.
-
-    The way to a worker and back is no part of the latency, so that releases in trial and confirmed
-    releases compare.
-    """
-    tensors, lost_ns = inferred
-    made = dict(zip(inference.outputs, tensors, strict=True))
-    try:
-        outputs, pieces = _encoded(active, inference, made)
-    except EdgefleetError as error:
-        _count(active, error)
-        raise
-    answer: dict[str, Any] = {
-        "model_name": active.model,
-        "model_version": active.release,
-        "id": inference.id,
-        "outputs": outputs,
-    }
-    head = encode(answer)
-    quality = active.wanted.quality
-    active.stats.succeeded(
-        (time.perf_counter_ns() - inference.began_ns - lost_ns) // 1_000,
-        inference.inputs.get(active.inputs[0].name) if active.inputs else None,
-    )
-    if quality is not None:
-        active.stats.scored(made[quality.output], quality.scores)
-        inference.answers.add(active.model, active.release, inference.id, made[quality.output])
-    if not pieces:
-        return Reply(200, head, lines=inference.generation_line)
-    return Reply(
-        200,
-        b"".join((head, *pieces)),
-        "application/octet-stream",
-        (("Inference-Header-Content-Length", str(len(head))),),
-        inference.generation_line,
-    )
-
-
-def _encoded(
-    active: Release, inference: _Inference, made: Mapping[str, Tensor]
-) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
-    """The outputs of the answer and their binary tensors.
-
-    Raises DeviceError ``inference_failed`` for an output that is not as the manifest says or that
-    has no answer in it, and Refused for one that the client cannot get in this form.
-    """
-    outputs: list[dict[str, Any]] = []
-    pieces: list[bytes | memoryview] = []
-    check_outputs(active.outputs, made)
-    for name, binary in inference.wanted:
-        tensor = made[name]
-        output: dict[str, Any] = {
-            "name": name,
-            "datatype": active.datatypes[name],
-            "shape": tensor.shape,
-        }
-        if binary:
-            pieces.append(to_binary(tensor))
-            output["parameters"] = {"binary_data_size": len(pieces[-1])}
-        else:
-            output["data"] = to_json(name, tensor)
-        outputs.append(output)
-    return outputs, pieces
-
-
-def _metadata(active: Release) -> Reply:
-    return _json(
-        {
-            "name": active.model,
-            "versions": [active.release],
-            "platform": _PLATFORM,
-            "inputs": active.inputs,
-            "outputs": active.outputs,
-        }
-    )
-
-
-def _allow(request: Request, *methods: str) -> None:
-    if request.method not in methods:
-        raise OperatorError(
-            "method_not_allowed",
-            f"This endpoint accepts {' and '.join(methods)}, not {request.method}.",
+    def _all_statistics(self, _: Request) -> Reply:
+        return json_reply(
+            {
+                "model_stats": [
+                    model_facts.statistics(self._host, active)
+                    for active in self._host.routes.values()
+                ]
+            }
         )
 
 
-def _json(value: object) -> Reply:
-    return Reply(200, encode(value))
+def _server(_: Request) -> Reply:
+    return json_reply({"name": "edgefleet", "version": __version__, "extensions": EXTENSIONS})
+
+
+def _ready(active: Release) -> object:
+    return {"name": active.model, "ready": True}

@@ -14,18 +14,23 @@ from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control
 from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.oip import OpenInference, render_error
+from edgefleet.serving.rest import Rest
+from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
 
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set."""
+    """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set.
+
+    Pages of ``origins`` may call from a browser, see ``Rest``.
+    """
 
     host: str
     port: int
     control_socket: Path
     data_dir: Path | None = None
+    origins: tuple[str, ...] = ()
 
 
 def read_address(text: str) -> tuple[str, int]:
@@ -69,7 +74,7 @@ async def serve(
     threading.Thread(target=_stop_on_signal, args=(signals, loop, stop), daemon=True).start()
     models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
     inference = await listen(
-        OpenInference(models),
+        Rest(models, origins=settings.origins),
         host=settings.host,
         port=settings.port,
         limits=INFERENCE,
