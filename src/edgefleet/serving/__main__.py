@@ -22,6 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
     )
+    parser.add_argument(
+        "--threads",
+        default="0",
+        metavar="N",
+        help="threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
+    )
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -32,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_address,
         serve,
     )
+    from edgefleet.serving.threads import set_thread_count  # noqa: PLC0415 - see above
 
     try:
+        set_thread_count(options.threads)
         host, port = read_address(options.listen)
         settings = ServingSettings(host, port, options.control_socket, options.data_dir)
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
