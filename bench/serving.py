@@ -66,8 +66,8 @@ class Asked(msgspec.Struct):
     inputs: tuple[Tensor, ...]
 
 
-def tiny_body() -> bytes:
-    values = np.random.default_rng(7).random(64).round(4).tolist()
+def tiny_body(client: int = 0) -> bytes:
+    values = np.random.default_rng(7 + client).random(64).round(4).tolist()
     return msgspec.json.encode(Asked((Tensor("x", (1, 64), "FP32", values),)))
 
 
@@ -97,10 +97,13 @@ def in_process(release: ServedRelease, body: bytes, seconds: float) -> float:
     return rate
 
 
-def load(server: Process, data: bytes, connections: int, seconds: float) -> dict[str, float]:
+def load(
+    server: Process, asked: bytes | list[bytes], connections: int, seconds: float
+) -> dict[str, float]:
     """The answers of the load, and the CPU of the server in microseconds an answer."""
     with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
+        for data in [asked] if isinstance(asked, bytes) else asked:
+            file.write(len(data).to_bytes(8, "big") + data)
         file.flush()
         host, port = server.address
         command = [sys.executable, str(HERE / "serving_load.py"), host, str(port), file.name]
@@ -130,7 +133,7 @@ def hot_path(folder: Path) -> dict[str, object]:
     """The tiny model as JSON, and the image as a binary tensor."""
     small, picture = tiny(folder / "tiny.onnx"), image(folder / "image.onnx")
     body = tiny_body()
-    tiny_request = request("tiny", body)
+    tiny_request = [request("tiny", tiny_body(client)) for client in range(16)]
     pixels = np.random.default_rng(1).random(3 * 224 * 224, np.float32).tobytes()
     image_request = request("image", pixels, "Inference-Header-Content-Length: 0\r\n")
     server = Serving(folder, SERVER_CORE)

@@ -1,7 +1,8 @@
 """Closed-loop load of one request, with as little CPU as Python allows.
 
 ``python bench/serving_load.py HOST PORT REQUEST_FILE CONNECTIONS SECONDS CORE`` sends the bytes of
-the file over each connection again when its answer is here, and prints one line of JSON: the
+the file over each connection again when its answer is here (a file has requests, each behind its
+length in 8 bytes; the connections take them in turn), and prints one line of JSON: the
 answers, the seconds, and their latencies in microseconds. Every answer must have status 200 and the
 length that its head says. ``edgefleet bench`` measures more, and costs three times the CPU.
 """
@@ -69,11 +70,20 @@ class Connection:
         return (time.perf_counter() - self._began) * 1e6
 
 
-def main(host: str, port: int, request: bytes, connections: int, seconds: float) -> None:
+def read_requests(data: bytes) -> list[bytes]:
+    found: list[bytes] = []
+    while data:
+        size = int.from_bytes(data[:8], "big")
+        found.append(data[8 : 8 + size])
+        data = data[8 + size :]
+    return found
+
+
+def main(host: str, port: int, requests: list[bytes], connections: int, seconds: float) -> None:
     poll = select.epoll()
     by_number: dict[int, Connection] = {}
-    for _ in range(connections):
-        one = Connection(host, port, request)
+    for number in range(connections):
+        one = Connection(host, port, requests[number % len(requests)])
         by_number[one.socket.fileno()] = one
         poll.register(one.socket, select.EPOLLIN)
     both = select.EPOLLIN | select.EPOLLOUT
@@ -114,5 +124,5 @@ def main(host: str, port: int, request: bytes, connections: int, seconds: float)
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, {int(sys.argv[6])})
-    body = Path(sys.argv[3]).read_bytes()
-    main(sys.argv[1], int(sys.argv[2]), body, int(sys.argv[4]), float(sys.argv[5]))
+    asked = read_requests(Path(sys.argv[3]).read_bytes())
+    main(sys.argv[1], int(sys.argv[2]), asked, int(sys.argv[4]), float(sys.argv[5]))

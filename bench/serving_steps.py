@@ -12,12 +12,12 @@ import cProfile
 import pstats
 import tempfile
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import uvloop
-from serving import in_process, request, served, tiny_body
 from serving_models import image, tiny
 
 from edgefleet.http1.connection import Connection
@@ -27,8 +27,10 @@ from edgefleet.serving.limits import INFERENCE
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
+from serving import in_process, request, served, tiny_body
 
 ROUNDS = 7
+RAW = "Inference-Header-Content-Length: 0\r\n"
 
 
 class Transport(asyncio.Transport):
@@ -37,6 +39,12 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.answers = 0
+
+    def pause_reading(self) -> None:
+        return
+
+    def resume_reading(self) -> None:
+        return
 
     def write(self, data: object) -> None:
         self.last = bytes(data)  # type: ignore[call-overload]
@@ -60,12 +68,14 @@ def feed(connection: Connection, data: bytes) -> None:
         view = view[size:]
 
 
-async def turns(connections: list[Connection], data: bytes, count: int) -> None:
-    """``count`` turns, in each of which every connection gets one request."""
+async def turns(pairs: list[tuple[Connection, Transport]], asked: list[bytes], count: int) -> None:
+    """``count`` turns, in each of which every connection gets one request and answers it."""
     for _ in range(count):
-        for connection in connections:
+        wanted = pairs[-1][1].answers + 1
+        for (connection, _), data in zip(pairs, cycle(asked), strict=False):
             feed(connection, data)
-        await asyncio.sleep(0)
+        while pairs[-1][1].answers < wanted:  # noqa: ASYNC110 - turns of the event loop
+            await asyncio.sleep(0)
 
 
 async def measure(folder: Path, *, profile: bool) -> None:
@@ -77,22 +87,23 @@ async def measure(folder: Path, *, profile: bool) -> None:
     listener.date = b"date: Mon, 30 Nov 2026 08:00:00 GMT\r\n"
     pixels = np.random.default_rng(1).random(3 * 224 * 224, np.float32).tobytes()
     body = tiny_body()
+    many = [request("tiny", tiny_body(client)) for client in range(16)]
     cases = {
-        "tiny, alone": (1, 4000, request("tiny", body)),
-        "tiny, 16 a turn": (16, 250, request("tiny", body)),
-        "image of 602 kB": (1, 100, request("image", pixels, "Inference-Header-Content-Length: 0\r\n")),
+        "tiny, alone": (1, 4000, many[:1]),
+        "tiny, 16 a turn": (16, 250, many),
+        "image of 602 kB": (1, 100, [request("image", pixels, RAW)]),
     }  # fmt: skip
     print(f"{'in process, no server':24}{1e6 / in_process(small, body, 0.5):8.1f} us")
     for name, (clients, count, data) in cases.items():
         transports = [Transport() for _ in range(clients)]
-        connections = [Connection(listener, loop) for _ in transports]
-        for connection, transport in zip(connections, transports, strict=True):
+        pairs = [(Connection(listener, loop), one) for one in transports]
+        for connection, transport in pairs:
             connection.connection_made(transport)
-        await turns(connections, data, 50)
+        await turns(pairs, data, 50)
         least = float("inf")
         for _ in range(ROUNDS):
             began = time.thread_time()
-            await turns(connections, data, count)
+            await turns(pairs, data, count)
             least = min(least, (time.thread_time() - began) / count / clients)
         await asyncio.sleep(0.01)
         got = sum(transport.answers for transport in transports)
@@ -101,10 +112,10 @@ async def measure(folder: Path, *, profile: bool) -> None:
         if profile:
             profiler = cProfile.Profile()
             profiler.enable()
-            await turns(connections, data, count)
+            await turns(pairs, data, count)
             profiler.disable()
             pstats.Stats(profiler).sort_stats("tottime").print_stats(28)
-        for connection in connections:
+        for connection, _ in pairs:
             connection.connection_lost(None)
     await host.close()
 

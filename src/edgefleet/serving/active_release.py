@@ -11,6 +11,7 @@ from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import QUEUED, RETIRE_S
+from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import LoadedModel, Tensor
@@ -43,6 +44,8 @@ class Release(Protocol):
     stats: Stats
     inputs: tuple[TensorSpec, ...]
     datatypes: Mapping[str, Datatype]  # of the outputs
+    rows: RowWise | None  # None: its requests are always run one by one
+    times: RunTimes
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...
@@ -94,9 +97,9 @@ class ActiveRelease:
 
     A run that is known to take under a millisecond (``RunTimes``) is done on the event loop: a
     thread would cost more time than the model. The others run in a thread, so that the event loop
-    answers health, metrics and refusals meanwhile. Requests are not combined into batches: a
-    dynamically quantised model scales a whole batch, so an answer would depend on the inputs of
-    other clients.
+    answers health, metrics and refusals meanwhile. ``rows`` says whether requests may be combined
+    into batches: a dynamically quantised model scales a whole batch, so an answer would depend on
+    the inputs of other clients.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class ActiveRelease:
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.times = times or RunTimes()
+        self.rows: RowWise | None = RowWise(wanted.variant)
         self._loaded = loaded
         self._cpu = RunClock(loaded.threads)
         self._own_kib = own_kib

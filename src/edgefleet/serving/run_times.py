@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from edgefleet.serving.limits import INLINE_US, LEARN_RUNS
+from edgefleet.serving.limits import INLINE_US, LEARN_RUNS, TICK_US
 from edgefleet.serving.runtime import Tensor
 
 _WEIGHT: Final = 0.25  # of the newest run in the mean
@@ -23,6 +23,10 @@ class RunTimes:
     def is_fast(self, size: int) -> bool:
         """Whether runs of this ``size_class`` are known to be fast."""
         return size in self._fast
+
+    def gains(self, size: int) -> bool:
+        """Whether a run of this ``size_class`` is so short that its call costs more."""
+        return size in self._fast and self._seen[size][1] < TICK_US
 
     def ran(self, size: int, us: float) -> None:
         """Count a run of this ``size_class`` that took ``us`` microseconds of CPU."""

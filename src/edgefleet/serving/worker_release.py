@@ -25,6 +25,7 @@ from edgefleet.serving.limits import (
     WORKER_PATIENT_LOAD_S,
     WORKER_RUN_S,
 )
+from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import Stats, memory_kib
@@ -137,6 +138,7 @@ class WorkerRelease:
         self.wanted = wanted
         self.release = wanted.release
         self.stats = Stats()
+        self.rows: RowWise | None = None
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
