@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.serving import active_release
 from edgefleet.serving.active_release import ActiveRelease, Release
 from edgefleet.serving.inference import Answered, Asked, Inferences
 from edgefleet.serving.model_host import ModelHost
@@ -73,6 +75,12 @@ class Clock:
         return 1000
 
 
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the machine does, runs are short."""
+    monkeypatch.setattr(active_release, "RunClock", lambda _: Clock())
+
+
 class World:
     """A host that serves ``model`` as release 1, whose runs are known to be short."""
 
@@ -87,12 +95,12 @@ class World:
         loaded: Any = model
         active = ActiveRelease("digits", self.tiny.served(release), loaded, marks=RunMarks())
         active.times.learn(tuple((size, 5.0) for size in range(20)))
-        active._cpu = Clock()  # whatever else the machine does, runs are short
         self.host.routes = {"digits": active}
         return active
 
     async def turn(self, *requests: np.ndarray) -> list[Any]:
         """The replies to requests of one turn; an error is its code."""
+        await asyncio.sleep(0)  # a future that is done ends no turn
         coming = [self.ask(request) for request in requests]
         return [await one for one in coming]
 
@@ -223,6 +231,7 @@ def test_a_request_that_is_always_alone_does_not_wait_for_the_end_of_the_turn(
         await world.prove()
         for _ in range(40):
             await world.turn(pictures(1))
+        await asyncio.sleep(0)
         at_once = not isinstance(
             world.inferences.infer(Codec(), pictures(2), "digits"), asyncio.Future
         )
