@@ -19,10 +19,9 @@ from edgefleet.protocol.device import Refusal
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.refused import Refused, shown
-from edgefleet.serving.run_times import size_class
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import batch_of, check_outputs
-from edgefleet.serving.tick import Tick
+from edgefleet.serving.tick import Tick, may_batch
 
 Q = TypeVar("Q")
 F = TypeVar("F")
@@ -186,7 +185,7 @@ class Inferences:
             asked = codec.read(request, active)
             read_ns = time.perf_counter_ns()
             outputs = _run_outputs(active, asked.outputs)
-            if not asked.timeout_us and _may_batch(active, asked.inputs) and self._tick.collects():
+            if not asked.timeout_us and may_batch(active, asked.inputs) and self._tick.collects():
                 return self._in_tick(
                     _Waiting(
                         _Question(codec, request, model, version),
@@ -366,17 +365,6 @@ def _fail_later(one: _Waiting[Any, Any, Any], error: Exception) -> None:
     if isinstance(error, EdgefleetError):
         _count(one.active, error, one.began.at_ns)
     _settle(one, error)
-
-
-def _may_batch(active: Release, inputs: Mapping[str, Tensor]) -> bool:
-    """Whether a request may be run together with others of the same turn."""
-    rows = active.rows
-    return (
-        rows is not None
-        and rows.possible
-        and rows.admits(sum(tensor.nbytes for tensor in inputs.values()), batch_of(inputs))
-        and active.times.gains(size_class(inputs))
-    )
 
 
 def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from edgefleet.serving.runtime import Tensor
 Scores = Literal["probabilities", "logits"]
 
 _FEW_SCORES: Final = 256
+_SAMPLED_RUNS: Final = 32  # of neighbouring values, in a sample
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
 
@@ -234,7 +235,8 @@ def sparse(counts: Sequence[int]) -> dict[int, int]:
 def _means(values: Tensor, sizes: Sequence[int]) -> list[float]:
     """The mean of the values of each request. Of many values it is that of a sample.
 
-    The sample is every n-th value, the same ones in each request of the same shape.
+    The sample is short runs of values at equal distances, as memory is read in lines. It is the
+    same places in each request of the same shape.
     """
     if sizes.count(sizes[0]) != len(sizes):
         ends = [0, *accumulate(sizes)]
@@ -244,10 +246,14 @@ def _means(values: Tensor, sizes: Sequence[int]) -> list[float]:
             for mean in _means(values[start:end], (end - start,))
         ]
     rows = values.reshape(len(sizes), -1)
-    if rows.shape[1] > INPUT_SAMPLE:
-        rows = rows[:, :: rows.shape[1] // INPUT_SAMPLE | 1]
+    count = rows.shape[1]
+    if count > INPUT_SAMPLE:
+        step = count // _SAMPLED_RUNS
+        runs = rows[:, : step * _SAMPLED_RUNS].reshape(len(sizes), _SAMPLED_RUNS, step)
+        rows = runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS].reshape(len(sizes), -1)
+        count = INPUT_SAMPLE
     totals: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
-    return [total / rows.shape[1] for total in totals]
+    return [total / count for total in totals]
 
 
 def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:

@@ -13,7 +13,9 @@ from typing import Final, Generic, Protocol, TypeVar
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.row_wise import RowWise, stacked
+from edgefleet.serving.run_times import size_class
 from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.tensors import batch_of
 
 _LONELY: Final = 16
 
@@ -167,6 +169,17 @@ class Tick(Generic[Q]):
             rows.compare(inputs, alone, together[0])
         else:  # this size is not known to be fast yet: the run was the first step to learn it
             together.add_done_callback(_forget)
+
+
+def may_batch(active: Release, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether a request may be run together with others of the same turn."""
+    rows = active.rows
+    return (
+        rows is not None
+        and rows.possible
+        and rows.admits(sum(tensor.nbytes for tensor in inputs.values()), batch_of(inputs))
+        and active.times.gains(size_class(inputs))
+    )
 
 
 def _forget(coming: "asyncio.Future[Inferred]") -> None:
