@@ -173,6 +173,6 @@ def test_the_mean_of_a_large_input_is_that_of_a_sample_of_it(shape: tuple[int, .
     even.succeeded(10, np.full(shape, 8.0, np.float32))
     assert even.inputs[input_bin(8.0)] == 1
     values = np.zeros(shape, np.float32).ravel()
-    values[values.size // 2 :] = 8.0  # a sample of the first values alone would not see them
+    values[values.size // 2 :] = 10.0  # a sample of the first values alone would not see them
     half.succeeded(10, values.reshape(shape))
-    assert half.inputs[input_bin(4.0)] == 1
+    assert half.inputs[input_bin(5.0)] == 1
