@@ -77,7 +77,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else the machine does, runs are short."""
+    """Runs are short, also on a busy machine."""
     monkeypatch.setattr(active_release, "RunClock", lambda _: Clock())
 
 

@@ -19,7 +19,7 @@ _BATCHED_BYTES: Final = 16 << 10  # of one request: copies of more cost what a b
 
 
 class RowWise:
-    """What is known about the model of a release.
+    """The evidence on whether the model of a release is row-wise.
 
     ``possible`` is False if the manifest has no free batch, or once an answer differed. The model
     is not known to be row-wise before ``proven``.
