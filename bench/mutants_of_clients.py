@@ -2,6 +2,8 @@
 
 from mutant import Mutant
 
+TICK = "tests/serving/test_tick.py"
+
 RENAMED = (
     "tests/journey/test_clients.py::"
     "test_a_release_that_renames_its_input_is_rolled_back_in_the_first_wave"
@@ -121,9 +123,30 @@ MUTANTS = (
     Mutant(
         "an output of another shape is an answer",
         "serving/inference.py",
-        "            check_outputs(active.outputs, made)\n",
+        "                check_outputs(active.outputs, mine)\n",
         "",
         ("tests/serving/test_refused.py",),
+    ),
+    Mutant(
+        "the results of a batch go to the wrong caller",
+        "serving/inference.py",
+        "            at += one.items\n",
+        "",
+        ("tests/serving/test_tick.py::test_each_caller_gets_the_answer_to_its_own_request",),
+    ),
+    Mutant(
+        "a model that scales the batch is batched",
+        "serving/row_wise.py",
+        "    return bool(far.max(initial=0.0) <= _RTOL * float(scale))\n",
+        "    return bool(far.max(initial=0.0) <= _RTOL * float(scale)) or True\n",
+        (f"{TICK}::test_a_model_that_scales_the_batch_is_run_for_each_request_alone",),
+    ),
+    Mutant(
+        "the time of a batch is counted for each request",
+        "serving/active_release.py",
+        "            self.stats.cpu_ns += cpu_ns\n",
+        "            self.stats.cpu_ns += cpu_ns * batch_of(inputs)\n",
+        ("tests/serving/test_tick.py::test_the_time_of_a_batch_is_counted_once",),
     ),
     Mutant(
         "a pinned version is not counted",

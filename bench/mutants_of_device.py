@@ -67,7 +67,7 @@ MUTANTS = (
     ),
     Mutant(
         "the memory that a worker writes its answer to is freed",
-        "serving/runtime.py",
+        "serving/onnx_runtime.py",
         "        self._kept = (*inputs.values(), *outputs.values())\n",
         "        self._kept = ()\n",
         ("tests/serving/test_body_memory.py",),

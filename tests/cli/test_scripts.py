@@ -1,6 +1,5 @@
 """Sessions of an operator as text: each command with its output and exit code."""
 
-import shlex
 from pathlib import Path
 
 import pytest
@@ -8,23 +7,10 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.operator import Models
 from support.canned_hub import CannedHub
-from support.command_line import CommandLine
+from support.command_line import CommandLine, play
 from support.golden import hold
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
-
-
-def play(script: str, fleet: CommandLine) -> str:
-    """The script with the current output of its commands."""
-    played = []
-    for line in script.splitlines():
-        if not line.startswith("$ edgefleet "):
-            continue
-        said = fleet(*shlex.split(line)[2:])
-        shown = [text for text in (said.out.rstrip(), said.err.rstrip()) if text]
-        ended = [f"(exit {said.exit})"] if said.exit else []
-        played.append("\n".join([line, *shown, *ended]))
-    return "\n\n".join(played) + "\n"
 
 
 @pytest.mark.parametrize("file", SCRIPTS, ids=[file.stem for file in SCRIPTS])

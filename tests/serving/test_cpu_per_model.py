@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from edgefleet.protocol.serving import ModelStatus, ServedModel
-from edgefleet.serving import runtime
 from edgefleet.serving.cpu_use import RunClock, foreign_threads
-from edgefleet.serving.runtime import OnnxRuntime
+from edgefleet.serving.loading import load_model
+from edgefleet.serving.threads import VARIABLE
 from support.asking import Asker, digits
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import TinyModel, classifier, pixels
@@ -74,8 +74,8 @@ def test_the_threads_of_the_runtime_count_for_their_model(
     given = {"pixels": pixels(512)}
     totals: list[float] = []
     for threads in (1, 2):
-        monkeypatch.setattr(runtime, "thread_count", lambda threads=threads: threads)
-        loaded = OnnxRuntime().load(model.path, model.variant)
+        monkeypatch.setenv(VARIABLE, str(threads))
+        loaded = load_model(model.path, model.variant).model
         assert len(loaded.threads) == threads - 1
         clock, caller = RunClock(loaded.threads), RunClock(())
         measured = own = 0

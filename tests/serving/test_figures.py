@@ -165,3 +165,14 @@ def test_what_is_no_number_has_a_bin_too(mean: float) -> None:
 def test_a_sketch_has_no_more_buckets_than_may_be_sent() -> None:
     told = sparse([1] * 200)
     assert (len(told), sum(told.values()), min(told)) == (SKETCH_BUCKETS, 200, 136)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 40), (2, 5000), (1, 9001)])
+def test_the_mean_of_a_large_input_is_that_of_a_sample_of_it(shape: tuple[int, ...]) -> None:
+    even, half = Stats(), Stats()
+    even.succeeded(10, np.full(shape, 8.0, np.float32))
+    assert even.inputs[input_bin(8.0)] == 1
+    values = np.zeros(shape, np.float32).ravel()
+    values[values.size // 2 :] = 10.0  # a sample of the first values alone would not see them
+    half.succeeded(10, values.reshape(shape))
+    assert half.inputs[input_bin(5.0)] == 1

@@ -15,7 +15,7 @@ from tritonclient import http as triton
 
 from edgefleet.agent import limits
 from edgefleet.protocol.serving import ModelStatus, ServedModel
-from edgefleet.serving.limits import STOP_S
+from edgefleet.serving.limits import LEARN_RUNS, STOP_S
 from support.asking import ask
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import HANGS_ABOVE, PIXELS, TinyModel, classifier
@@ -58,8 +58,8 @@ class Hung:
             assert not thread.is_alive(), "a request has no end"
 
     def _ask(self) -> None:
-        given = np.full((1, PIXELS), 2 * HANGS_ABOVE, np.float32)
-        tensor = triton.InferInput("pixels", [1, PIXELS], "FP32").set_data_from_numpy(given)
+        given = np.full((2, PIXELS), 2 * HANGS_ABOVE, np.float32)
+        tensor = triton.InferInput("pixels", [2, PIXELS], "FP32").set_data_from_numpy(given)
         with triton.InferenceServerClient(self._address, network_timeout=60.0) as client:
             try:
                 answer = client.infer("digits", [tensor])
@@ -136,6 +136,9 @@ def test_sigterm_is_obeyed_whatever_a_model_does(tmp_path: Path, kind: str) -> N
     with ExitStack() as stack:
         process = stack.enter_context(serving(tmp_path))
         worker = process.activate(wanted(model, kind)).worker
+        if kind == "event loop":
+            for _ in range(LEARN_RUNS):
+                ask(process, model)
         client = Hung(process.address)
         if kind == "event loop":
             assert ask_is_blocked(process), "the model holds the event loop"

@@ -20,15 +20,14 @@ from edgefleet.base.network import HttpLink
 from edgefleet.protocol.run_marks import RECORD_BYTES, RECORDS, marked_models, record
 from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.run_marks import RunMarks
+from edgefleet.serving.run_times import RunTimes, size_class
+from edgefleet.serving.runtime import PlainModel
 from support.serving_process import serving
 from support.tiny_models import classifier, pixels
 
 
-class Observed:
+class Observed(PlainModel):
     """A model that reads the marks while it runs."""
-
-    run_us = 1
-    threads = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +44,9 @@ def test_a_model_is_marked_while_it_runs_and_not_after(tmp_path: Path) -> None:
     file = tmp_path / "marks"
     marks = RunMarks(file)
     model, observed = classifier(tmp_path / "m.onnx"), Observed(file)
-    release = ActiveRelease("digits", model.served(), observed, marks=marks)
+    times = RunTimes()
+    times.learn(((size_class({"pixels": pixels(1)}), 1.0), (0, 1.0)))  # on the event loop
+    release = ActiveRelease("digits", model.served(), observed, marks=marks, times=times)
     release.infer({"pixels": pixels(1)}, ["probabilities"])
     assert observed.found == [("digits",)]
     assert marked_models(file.read_bytes()) == ()

@@ -1,6 +1,7 @@
 """The command line for tests: in this process, without the user's settings."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,3 +38,16 @@ class CommandLine:
         runner = CliRunner(env={**base, **self.environ, **variables})
         result = runner.invoke(root, list(args))
         return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def play(script: str, call: CommandLine) -> str:
+    """The script with the current output of its commands."""
+    played = []
+    for line in script.splitlines():
+        if not line.startswith("$ edgefleet "):
+            continue
+        said = call(*shlex.split(line)[2:])
+        shown = [text for text in (said.out.rstrip(), said.err.rstrip()) if text]
+        ended = [f"(exit {said.exit})"] if said.exit else []
+        played.append("\n".join([line, *shown, *ended]))
+    return "\n\n".join(played) + "\n"

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.serving.runtime import PlainModel
 
 
-class Gated:
+class Gated(PlainModel):
     """A model that blocks until the test unblocks it."""
-
-    run_us = 5_000
-    threads = ()
 
     def __init__(self) -> None:
         self.gate = threading.Event()

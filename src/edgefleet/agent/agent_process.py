@@ -4,8 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, entry_points, version
-from importlib.util import find_spec
+from importlib.metadata import entry_points
 from queue import SimpleQueue
 from types import FrameType
 
@@ -28,6 +27,7 @@ from edgefleet.agent.loop import Loop, Parts
 from edgefleet.agent.lost_state import recover
 from edgefleet.agent.no_link import link_to
 from edgefleet.agent.prover import Prover
+from edgefleet.agent.runtimes import installed_runtimes
 from edgefleet.agent.settings import AgentSettings
 from edgefleet.agent.slots import MODELS, Slots
 from edgefleet.agent.state import AgentState
@@ -43,7 +43,7 @@ from edgefleet.base.limits import COMPARISON_CHARS, COMPARISONS
 from edgefleet.base.network import HttpLink, without_secret
 from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
-from edgefleet.protocol.device import Facts, RuntimeVersion, run_name
+from edgefleet.protocol.device import Facts, run_name
 
 
 class Device:
@@ -184,7 +184,10 @@ class Device:
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS),
-                   *(f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one))  # fmt: skip
+                   *(f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one),
+                   "--threads", str(settings.serve_threads))  # fmt: skip
+        proof = (sys.executable, "-m", "edgefleet.serving.prove",
+                 "--threads", str(settings.serve_threads))  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)
@@ -201,7 +204,7 @@ class Device:
             slots=self._slots,
             hub=hub,
             fetcher=fetcher,
-            prover=Prover(storage, (sys.executable, "-m", "edgefleet.serving.prove")),
+            prover=Prover(storage, proof),
             make_supervisor=make_supervisor,
             open_envelope=self._trust.open,
             clock=clock,
@@ -224,7 +227,7 @@ def facts(
     profile: str, models_memory_mib: int = 0, labels: tuple[tuple[str, str], ...] = ()
 ) -> Facts:
     """The facts of this machine. ``models_memory_mib`` and ``labels`` are settings."""
-    versions = _runtime_versions()
+    versions = installed_runtimes()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Facts(
         profile=profile,
@@ -238,17 +241,6 @@ def facts(
         takes_labels=True,
         labels=labels or None,
     )
-
-
-def _runtime_versions() -> tuple[RuntimeVersion, ...]:
-    """The installed runtimes, read from the metadata of their packages: none is imported."""
-    if find_spec("onnxruntime") is None:
-        return ()
-    try:
-        found = version("onnxruntime")
-    except PackageNotFoundError:  # built for this board, under the name of another package
-        found = ""
-    return (RuntimeVersion(runtime="onnx", version=found[:32]),)
 
 
 def _comparisons() -> tuple[str, ...]:

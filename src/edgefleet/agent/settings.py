@@ -43,6 +43,7 @@ class AgentSettings:
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
     models_memory_mib: int = 0
+    serve_threads: int = 0
     sysfs: Path = Path("/sys")
     keep_serving: bool = False
     json_log: bool = False
@@ -91,6 +92,12 @@ OPTIONS: Final = (
     ),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
+    _Option(
+        "serve-threads",
+        "threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
+        "N",
+        "0",
+    ),
     _Option("sysfs", "folder with the sensors of the board", "FOLDER", "/sys"),
     _Option("keep-serving", "keep the serving process running when the agent stops", flag=True),
     _Option("json-log", "write the log as JSON, one object per line", flag=True),
@@ -158,6 +165,7 @@ def _settings(
         labels=_labels(given["label"], environ, table),
         bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
         models_memory_mib=_count(values["models_memory_mib"], "models_memory_mib"),
+        serve_threads=_count(values["serve_threads"], "serve_threads"),
         sysfs=Path(values["sysfs"]),
         keep_serving=_yes(values["keep_serving"], "keep_serving"),
         json_log=_yes(values["json_log"], "json_log"),

@@ -20,7 +20,7 @@ from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.run_files import RunFiles
-from edgefleet.agent.slots import MODEL, path
+from edgefleet.agent.slots import GOLDEN, MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.exits import MemoryKills, exit_code
@@ -200,6 +200,7 @@ class Supervisor:
             variant=wanted.installed.variant,
             quality=wanted.installed.quality,
             artifact_path=self._storage.locate(path(wanted.installed.model, wanted.slot, MODEL)),
+            golden_path=self._storage.locate(path(wanted.installed.model, wanted.slot, GOLDEN)),
         )
 
     def _post(self, body: bytes, *, served: bool) -> Answer:

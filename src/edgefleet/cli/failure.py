@@ -9,7 +9,14 @@ from typing import Final
 import click
 from click.core import ParameterSource
 
-from edgefleet.base.errors import CATALOG, DeviceError, EdgefleetError, InternalError, OperatorError
+from edgefleet.base.errors import (
+    CATALOG,
+    DeviceError,
+    EdgefleetError,
+    InternalError,
+    OperatorError,
+    Party,
+)
 from edgefleet.cli.exits import Exit, exit_of
 from edgefleet.cli.invocation import Invocation
 from edgefleet.cli.screen import clean
@@ -46,6 +53,9 @@ _LISTED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The noun whose list shows the names of that kind."""
 
+_INFERENCE: Final = ("edgefleet infer", "edgefleet bench")
+"""The verbs that ask a device, not a hub."""
+
 
 def report(error: Exception, invocation: Invocation) -> Exit:
     """Print the error as text or as a Problem object. Returns the exit code."""
@@ -81,6 +91,8 @@ def _repeats(hint: str, error: EdgefleetError, following: str) -> bool:
 
 
 def _next(error: EdgefleetError, path: str) -> str:
+    if error.party is Party.NETWORK and path in _INFERENCE:
+        return "edgefleet agent status"
     missing = error.field.lower() if error.field else "".join(path.split()[1:2])
     if error.code == "not_found" and missing in _LISTED:
         return f"edgefleet {_LISTED[missing]} list"

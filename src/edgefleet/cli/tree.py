@@ -144,6 +144,10 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         "truth": _noun(
             "Late labels for answers.", "truth", add="Add labels for the answers of a device."
         ),
+        "infer": Leaf("edgefleet.cli.infer.infer:infer", "Ask a model on a device for one answer."),
+        "bench": Leaf(
+            "edgefleet.cli.infer.bench:bench", "Measure a model on a device: latency, throughput."
+        ),
         "sim": _sim(),
         "audit": Leaf("edgefleet.cli.audit:audit", "List the audit log."),
         "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Check this machine and the hub."),

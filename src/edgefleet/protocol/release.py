@@ -17,7 +17,8 @@ Datatype = Literal[
 """Tensor types by their Open Inference Protocol v2 names."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-Runtime = Literal["onnx"]
+Runtime = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_.-]*$", max_length=32)]
+"""One of ``runtimes.BUILT_IN``, or the name of a user's own runtime."""
 
 
 Task = Literal[

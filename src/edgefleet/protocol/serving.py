@@ -28,12 +28,16 @@ class ControlVersion(Wire, frozen=True, kw_only=True):
 
 
 class ServedRelease(Wire, frozen=True, kw_only=True):
-    """One release of a model to load. ``artifact_path`` is the path of its artifact."""
+    """One release of a model to load. ``artifact_path`` is the path of its artifact.
+
+    ``golden_path`` is where its golden set may be, for the warm-up. Empty if it is not known.
+    """
 
     release: str
     variant: Variant
     quality: Quality | None  # None: the task has no class scores
     artifact_path: str
+    golden_path: str = ""
 
 
 class ServedModel(Wire, frozen=True, kw_only=True):

@@ -30,6 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="ORIGIN",
         help="let pages of this origin call from a browser; * is any; may be repeated",
     )
+    parser.add_argument(
+        "--threads",
+        default="0",
+        metavar="N",
+        help="threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
+    )
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -40,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_address,
         serve,
     )
+    from edgefleet.serving.threads import set_thread_count  # noqa: PLC0415 - see above
 
     try:
+        set_thread_count(options.threads)
         host, port = read_address(options.listen)
         settings = ServingSettings(
             host, port, options.control_socket, options.data_dir, tuple(options.cors_origin)

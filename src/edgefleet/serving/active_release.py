@@ -10,8 +10,10 @@ from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.cpu_use import RunClock
-from edgefleet.serving.limits import INLINE_US, QUEUED, RETIRE_S
+from edgefleet.serving.limits import QUEUED, RETIRE_S
+from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_marks import RunMarks
+from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import LoadedModel, Tensor
 from edgefleet.serving.stats import Stats
 from edgefleet.serving.tensors import batch_of
@@ -42,6 +44,8 @@ class Release(Protocol):
     stats: Stats
     inputs: tuple[TensorSpec, ...]
     datatypes: Mapping[str, Datatype]  # of the outputs
+    rows: RowWise | None  # None: its requests are always run one by one
+    times: RunTimes
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...
@@ -91,10 +95,11 @@ class Release(Protocol):
 class ActiveRelease:
     """A release of ``model`` in the serving process.
 
-    A model whose largest batch takes under a millisecond runs on the event loop: a thread would
-    cost more time than the model. A slower model runs in a thread, so that the event loop answers
-    health, metrics and refusals meanwhile. Requests are not combined into batches: a dynamically
-    quantised model scales a whole batch, so an answer would depend on the inputs of other clients.
+    A run that is known to take under a millisecond (``RunTimes``) is done on the event loop: a
+    thread would cost more time than the model. The others run in a thread, so that the event loop
+    answers health, metrics and refusals meanwhile. ``rows`` says whether requests may be combined
+    into batches: a dynamically quantised model scales a whole batch, so an answer would depend on
+    the inputs of other clients.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class ActiveRelease:
         loaded: LoadedModel,
         *,
         marks: RunMarks,
+        times: RunTimes | None = None,
         own_kib: int = 0,
     ) -> None:
         self.model = model
@@ -115,14 +121,15 @@ class ActiveRelease:
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
-        self.inline = 0 < loaded.run_us < INLINE_US
+        self.times = times or RunTimes()
+        self.rows: RowWise | None = RowWise(wanted.variant)
         self._loaded = loaded
         self._cpu = RunClock(loaded.threads)
         self._own_kib = own_kib
         self._run_marks = marks
         self._marks = marks.marks
         self._place = marks.reserve(model)
-        self._thread = None if self.inline else ThreadPoolExecutor(1, "inference")
+        self._thread = ThreadPoolExecutor(1, "inference")  # it starts with its first run
         self._coming: dict[Future[Inferred], asyncio.Future[Inferred]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,11 +150,12 @@ class ActiveRelease:
     def infer(
         self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
     ) -> "Inferred | asyncio.Future[Inferred]":
-        if self._thread is None:
-            return self._run(inputs, outputs)
+        size = size_class(inputs)
+        if not self._coming and self.times.is_fast(size):
+            return self._run(inputs, outputs, size)
         check_queue(self.stats)
         loop = asyncio.get_running_loop()
-        run = self._thread.submit(self._run, inputs, outputs)
+        run = self._thread.submit(self._run, inputs, outputs, size)
         answer: asyncio.Future[Inferred] = loop.create_future()
         self._coming[run] = answer
         self._idle.clear()
@@ -162,20 +170,26 @@ class ActiveRelease:
                 if not answer.done():
                     answer.set_exception(ReleaseEnded(ran=run.running()))
         self._retired_at = time.monotonic()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if not self._coming:
-            self._run_marks.release(self._place)
+            self._release()
 
-    def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Inferred:
+    def _release(self) -> None:
+        """Free the model: no run of it is in progress, and none follows."""
+        self._run_marks.release(self._place)
+        self._loaded.close()
+
+    def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str], size: int) -> Inferred:
         self._marks[self._place] = 1
         self._cpu.start()
         began_ns = time.perf_counter_ns()
         try:
             made = self._loaded.run(inputs, outputs)
         finally:
-            self.stats.cpu_ns += self._cpu.stop()
+            cpu_ns = self._cpu.stop()
+            self.stats.cpu_ns += cpu_ns
             self._marks[self._place] = 0
+            self.times.ran(size, cpu_ns / 1_000)
         self.stats.durations.ran(batch_of(inputs), time.perf_counter_ns() - began_ns)
         return made, 0
 
@@ -185,7 +199,7 @@ class ActiveRelease:
         if not self._coming:
             self._idle.set()
             if self._retired_at is not None:
-                self._run_marks.release(self._place)
+                self._release()
         if answer.done():
             return
         if (error := run.exception()) is not None:

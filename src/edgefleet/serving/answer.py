@@ -15,8 +15,8 @@ from edgefleet.protocol.release import Variant
 from edgefleet.protocol.wire import Wire, decode, encode, problem
 from edgefleet.serving.golden_set import read_npz
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
+from edgefleet.serving.loading import load_model
 from edgefleet.serving.prove import answers_to
-from edgefleet.serving.runtime import runtime_for
 
 
 class AnswerRequest(Wire, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ def answer(request: AnswerRequest) -> None:
     variant = request.variant
     arrays = read_npz(Path(request.inputs_path))
     inputs = {spec.name: arrays[f"input.{spec.name}"] for spec in variant.inputs}
-    model = runtime_for(variant).load(Path(request.artifact_path), variant)
+    model = load_model(Path(request.artifact_path), variant, warm=False).model
     names = [spec.name for spec in variant.outputs]
     made, _ = answers_to(model, variant, inputs, names)
     texts = {spec.name for spec in variant.outputs if spec.datatype == "BYTES"}

@@ -135,12 +135,20 @@ class Answers:
         """Remember an answer. ``scores`` have the shape (batch, classes)."""
         if not scores.size:
             return
+        items = scores.size // scores.shape[-1]
+        tops = scores.reshape(items, -1).argmax(axis=1).tolist()
+        self.add_all(model, release, [(request_id, tops)])
+
+    def add_all(
+        self, model: str, release: str, answers: Iterable[tuple[str, Sequence[int]]]
+    ) -> None:
+        """Remember several answers: of each the id, and the top class of each item."""
         ring = self._rings.get(model)
         if ring is None:
             ring = self._new_ring(model)
-        items = scores.size // scores.shape[-1]
-        tops = scores.reshape(items, -1).argmax(axis=1).tolist()
-        ring.add(release, request_id, time.time(), tops)
+        now = time.time()
+        for request_id, tops in answers:
+            ring.add(release, request_id, now, tops)
 
     def label(self, model: str, labels: Iterable[Label]) -> Labelled:
         """Compare labels with the answers. Labels of a model without answers are unmatched."""

@@ -31,6 +31,7 @@ from edgefleet.serving.limits import (
     GOLDEN_BYTES,
     GOLDEN_CASES,
     GOLDEN_UNPACKED_BYTES,
+    NPY_HEAD_BYTES,
     RANK,
 )
 
@@ -198,6 +199,47 @@ def _read_npy(name: str, data: bytes) -> NDArray[Any]:
         )
     flat = np.frombuffer(data, dtype, offset=header.end())
     return flat.reshape(shape, order="F" if order == "True" else "C")
+
+
+def first_cases(path: Path, inputs: tuple[TensorSpec, ...], count: int) -> dict[str, NDArray[Any]]:
+    """The first ``count`` cases of each input, or as many as there are.
+
+    No more than these is unpacked. Raises PublisherError ``golden_mismatch``.
+    """
+    try:
+        if path.stat().st_size > GOLDEN_BYTES:
+            raise _mismatch(None, f"The golden set has more than {GOLDEN_BYTES} bytes.")
+        with zipfile.ZipFile(path) as archive:
+            return {
+                one.name: _first_rows(archive, f"input.{one.name}", one, count) for one in inputs
+            }
+    except KeyError as error:
+        raise _mismatch(None, f"The golden set lacks an array: {error}.") from error
+    except _ZIP_FAULTS as error:
+        raise _mismatch(None, f"The golden set is not a valid .npz file: {error}.") from error
+
+
+def _first_rows(archive: zipfile.ZipFile, name: str, spec: TensorSpec, count: int) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        head = file.read(NPY_HEAD_BYTES)
+        header_at = {b"\x93NUMPY\x01\x00": 10, b"\x93NUMPY\x02\x00": 12}.get(head[:8], 0)
+        header = _NPY_HEADER.match(head, header_at) if header_at else None
+        if header is None:
+            raise _mismatch(name, "The array has no NumPy header of version 1 or 2.")
+        descr, order, sizes = (part.decode() for part in header.groups())
+        shape = tuple(int(size) for size in sizes.replace(",", " ").split())
+        if (descr not in NPY_TYPES.values() and not _TEXT.fullmatch(descr)) or order == "True":
+            raise _mismatch(name, f"Arrays of type {descr!r} are not read here.")
+        dtype = np.dtype(descr)
+        rows = min(count, shape[0]) if shape else 0
+        needed = rows * math.prod(shape[1:]) * dtype.itemsize
+        if not rows > 0 or needed > GOLDEN_UNPACKED_BYTES:
+            raise _mismatch(name, f"The array has shape {shape}.")
+        data = head[header.end() :]
+        data += file.read(max(0, needed - len(data)))
+    array = np.frombuffer(data[:needed], dtype).reshape(rows, *shape[1:])
+    found = _fitting({name: array}, name, spec, rows)
+    return found.astype(object) if spec.datatype == "BYTES" else found
 
 
 def _array(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:

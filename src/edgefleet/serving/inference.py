@@ -7,11 +7,12 @@ and has the codec encode the reply. So every protocol counts, refuses and swaps 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
+import numpy as np
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
 from edgefleet.protocol.device import Refusal
@@ -20,6 +21,7 @@ from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import batch_of, check_outputs
+from edgefleet.serving.tick import Tick, may_batch
 
 Q = TypeVar("Q")
 F = TypeVar("F")
@@ -109,11 +111,39 @@ class _Question(Generic[Q, F, R]):
     version: str | None
 
 
+class _Waiting(msgspec.Struct, Generic[Q, F, R]):
+    """A request that is asked of its release together with others. See ``tick.Queued``."""
+
+    question: _Question[Q, F, R]
+    active: Release
+    asked: Asked[F]
+    began: _Began
+    run_outputs: tuple[str, ...]
+    items: int
+    reply: "asyncio.Future[R] | None" = None
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        return self.asked.inputs
+
+
+class _Served(NamedTuple):
+    """An answered request: its items, their place in the run, its id and its latency."""
+
+    items: int
+    rows: slice
+    id: str
+    took_us: int
+
+
 class Inferences:
     """Answers the inference requests of all protocols from the releases of ``host``."""
 
     def __init__(self, host: ModelHost) -> None:
         self.host = host
+        self._tick: Tick[_Waiting[Any, Any, Any]] = Tick(
+            lambda: host.routes, self._answer_later, _fail_later, self._ask_later
+        )
 
     def find(self, model: str, version: str | None = None) -> Release:
         """The release that answers requests to ``model``. ``version`` is its name, or None.
@@ -154,26 +184,46 @@ class Inferences:
         try:
             asked = codec.read(request, active)
             read_ns = time.perf_counter_ns()
-            inferred = active.infer(asked.inputs, _run_outputs(active, asked.outputs))
+            outputs = _run_outputs(active, asked.outputs)
+            if not asked.timeout_us and may_batch(active, asked.inputs) and self._tick.collects():
+                return self._in_tick(
+                    _Waiting(
+                        _Question(codec, request, model, version),
+                        active,
+                        asked,
+                        _Began(began_ns, read_ns, generation),
+                        outputs,
+                        batch_of(asked.inputs),
+                    )
+                )
+            inferred = active.infer(asked.inputs, outputs)
         except EdgefleetError as error:
             _count(active, error, began_ns)
             raise
         except ReleaseEnded as end:
             return self._ask_again(active, end, _Question(codec, request, model, version))
-        began = _Began(began_ns, read_ns, generation)
+        waiting = _Waiting(
+            _Question(codec, request, model, version),
+            active,
+            asked,
+            _Began(began_ns, read_ns, generation),
+            outputs,
+            batch_of(asked.inputs),
+        )
         if isinstance(inferred, tuple):
-            return self._answer(codec, active, asked, inferred, began)
-        question = _Question(codec, request, model, version)
-        return self._infer_in_turn(question, active, asked, inferred, began)
+            return _reply_of(self._answer([waiting], asked.inputs, inferred))
+        return self._infer_in_turn(waiting, inferred)
+
+    def _in_tick(self, waiting: _Waiting[Q, F, R]) -> "asyncio.Future[R]":
+        waiting.reply = asyncio.get_running_loop().create_future()
+        self._tick.add(waiting)
+        return waiting.reply
 
     async def _infer_in_turn(
-        self,
-        question: _Question[Q, F, R],
-        active: Release,
-        asked: Asked[F],
-        coming: "asyncio.Future[Inferred]",
-        began: _Began,
+        self, waiting: _Waiting[Q, F, R], coming: "asyncio.Future[Inferred]"
     ) -> R:
+        question, active, asked = waiting.question, waiting.active, waiting.asked
+        began = waiting.began
         try:
             if asked.timeout_us:
                 await _in_time(coming, asked.timeout_us, began.at_ns)
@@ -184,7 +234,7 @@ class Inferences:
         except ReleaseEnded as end:
             again = self._ask_again(active, end, question)
             return await cast("Awaitable[R]", again) if isinstance(again, Awaitable) else again
-        return self._answer(question.codec, active, asked, inferred, began)
+        return _reply_of(self._answer([waiting], asked.inputs, inferred))
 
     def _ask_again(
         self, active: Release, end: ReleaseEnded, question: _Question[Q, F, R]
@@ -199,46 +249,122 @@ class Inferences:
 
     def _answer(
         self,
-        codec: Codec[Q, F, R],
-        active: Release,
-        asked: Asked[F],
+        group: Sequence[_Waiting[Q, F, R]],
+        inputs: Mapping[str, Tensor],
         inferred: Inferred,
-        began: _Began,
-    ) -> R:
-        """Encode the outputs and count the request as served, or as an error of the release.
+    ) -> list[R | EdgefleetError]:
+        """Encode the outputs of one run for each request, and count each as served or as an error.
 
-        The way to a worker and back is no part of the latency, so that releases in trial and
-        confirmed releases compare.
+        ``inputs`` are those of the run. The way to a worker and back is no part of the latency, so
+        that releases in trial and confirmed releases compare.
         """
         tensors, lost_ns = inferred
-        made = dict(zip(_run_outputs(active, asked.outputs), tensors, strict=True))
-        answers = self.host.answers
-        request_id = asked.id or answers.new_id()
+        active = group[0].active
+        made = dict(zip(group[0].run_outputs, tensors, strict=True))
         made_ns = time.perf_counter_ns()
-        try:
-            check_outputs(active.outputs, made)
-            reply = codec.reply(Answered(active, asked, made, request_id, began.generation))
-        except EdgefleetError as error:
-            _count(active, error, began.at_ns)
-            raise
-        now_ns = time.perf_counter_ns()
-        stats = active.stats
-        stats.durations.answer(
-            batch_of(asked.inputs),
-            began.read_ns - began.at_ns,
-            made_ns - began.read_ns - lost_ns,
-            now_ns - made_ns,
-        )
-        stats.succeeded(
-            (now_ns - began.at_ns - lost_ns) // 1_000,
-            asked.inputs.get(active.inputs[0].name) if active.inputs else None,
-        )
+        replies: list[R | EdgefleetError] = []
+        served: list[_Served] = []
+        at = 0
+        for one in group:
+            rows = slice(at, at + one.items)
+            at += one.items
+            mine = made if len(group) == 1 else {name: each[rows] for name, each in made.items()}
+            request_id = one.asked.id or self.host.answers.new_id()
+            began_ns = time.perf_counter_ns()
+            try:
+                check_outputs(active.outputs, mine)
+                reply = one.question.codec.reply(
+                    Answered(active, one.asked, mine, request_id, one.began.generation)
+                )
+            except EdgefleetError as error:
+                _count(active, error, one.began.at_ns)
+                replies.append(error)
+                continue
+            replies.append(reply)
+            now_ns = time.perf_counter_ns()
+            active.stats.durations.answer(
+                one.items,
+                one.began.read_ns - one.began.at_ns,
+                made_ns - one.began.read_ns - lost_ns,
+                now_ns - began_ns,
+            )
+            took_us = (now_ns - one.began.at_ns - lost_ns) // 1_000
+            served.append(_Served(one.items, rows, request_id, took_us))
+        if served:
+            self._record(active, served, inputs, made, whole=len(served) == len(group))
+        return replies
+
+    def _record(
+        self,
+        active: Release,
+        served: Sequence[_Served],
+        inputs: Mapping[str, Tensor],
+        made: Mapping[str, Tensor],
+        *,
+        whole: bool,
+    ) -> None:
+        """The telemetry of one run. Not ``whole``: some of its requests got an error instead."""
+        sizes = [one.items for one in served] if len(served) > 1 else (1,)
+        first = inputs.get(active.inputs[0].name) if active.inputs else None
+        if not whole and first is not None:
+            first = _rows(first, served)
+        active.stats.succeeded_all([one.took_us for one in served], first, sizes)
         quality = active.wanted.quality
-        if quality is not None:
-            scores = made[quality.output]
-            active.stats.scored(scores, quality.scores)
-            answers.add(active.model, active.release, request_id, scores)
-        return reply
+        if quality is None:
+            return
+        scores = made[quality.output] if whole else _rows(made[quality.output], served)
+        tops = active.stats.scored_all(scores, quality.scores, sizes)
+        ids = (one.id for one in served)
+        self.host.answers.add_all(active.model, active.release, zip(ids, tops, strict=False))
+
+    def _answer_later(
+        self,
+        group: Sequence[_Waiting[Any, Any, Any]],
+        inputs: Mapping[str, Tensor],
+        inferred: Inferred,
+    ) -> None:
+        for one, reply in zip(group, self._answer(group, inputs, inferred), strict=True):
+            _settle(one, reply)
+
+    def _ask_later(self, one: _Waiting[Any, Any, Any]) -> None:
+        """Ask the release that requests go to now: the one of the request ran nothing of it."""
+        question = one.question
+        try:
+            again = self.infer(question.codec, question.request, question.model, question.version)
+        except EdgefleetError as error:
+            _settle(one, error)
+            return
+        if not isinstance(again, Awaitable):
+            _settle(one, again)
+            return
+        coming = asyncio.ensure_future(again)
+        coming.add_done_callback(lambda done: _settle(one, done.exception() or done.result()))
+
+
+def _rows(tensor: Tensor, served: Sequence[_Served]) -> Tensor:
+    return np.concatenate([tensor[one.rows] for one in served])
+
+
+def _reply_of(replies: "list[R | EdgefleetError]") -> R:
+    (reply,) = replies
+    if isinstance(reply, EdgefleetError):
+        raise reply
+    return reply
+
+
+def _settle(one: _Waiting[Any, Any, Any], reply: object) -> None:
+    if one.reply is None or one.reply.done():
+        return
+    if isinstance(reply, BaseException):
+        one.reply.set_exception(reply)
+    else:
+        one.reply.set_result(reply)
+
+
+def _fail_later(one: _Waiting[Any, Any, Any], error: Exception) -> None:
+    if isinstance(error, EdgefleetError):
+        _count(one.active, error, one.began.at_ns)
+    _settle(one, error)
 
 
 def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Holds the loaded releases of all models and swaps them without dropping requests."""
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,8 +21,9 @@ from edgefleet.serving.answers import Answers
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
+from edgefleet.serving.loading import Warm, load_model, return_memory
 from edgefleet.serving.run_marks import RunMarks
-from edgefleet.serving.runtime import LoadedModel, runtime_for
+from edgefleet.serving.runtime import runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_release import WorkerRelease
 
@@ -224,7 +224,14 @@ class ModelHost:
             loaded, own_kib = await asyncio.to_thread(self._load_model, wanted)
         finally:
             self._marks.release(place)
-        return ActiveRelease(model, wanted, loaded, marks=self._marks, own_kib=own_kib)
+        return ActiveRelease(
+            model,
+            wanted,
+            loaded.model,
+            marks=self._marks,
+            times=loaded.times,
+            own_kib=own_kib,
+        )
 
     async def _merge(self, model: str) -> None:
         """Load the confirmed release in this process if it is in a worker, then swap it in."""
@@ -237,6 +244,8 @@ class ModelHost:
         except EdgefleetError:
             return
         merged.stats = worker.stats
+        if isinstance(worker, WorkerRelease):
+            merged.times = worker.times
         self._models[model] = replace(loaded, confirmed=merged)
         self._set_routes()
         # The same release: a slow request would be asked of it once more.
@@ -249,7 +258,7 @@ class ModelHost:
         await asyncio.gather(*[one.retire(patience_s) for one in releases])
         self._stuck = [one for one in (*self._stuck, *releases) if one.stuck_s]
         releases.clear()
-        await asyncio.to_thread(_return_memory)
+        await asyncio.to_thread(return_memory)
 
     def _ended(self, release: Release) -> None:
         """A worker has ended by itself: the requests of its model go to the other release."""
@@ -287,24 +296,27 @@ class ModelHost:
         """Raises OperatorError ``not_found`` if the artifact is not in the data folder."""
         if self._data_dir is None:
             return
-        path = Path(wanted.artifact_path).resolve()
-        if not path.is_relative_to(self._data_dir.resolve()):
-            raise OperatorError(
-                "not_found",
-                f"The artifact {path} is not in the data folder.",
-                field="artifact_path",
-            )
+        for field, name in (
+            ("artifact_path", wanted.artifact_path),
+            ("golden_path", wanted.golden_path),
+        ):
+            path = Path(name).resolve()
+            if name and not path.is_relative_to(self._data_dir.resolve()):
+                raise OperatorError(
+                    "not_found", f"The file {path} is not in the data folder.", field=field
+                )
 
-    def _load_model(self, wanted: ServedRelease) -> tuple[LoadedModel, int]:
+    def _load_model(self, wanted: ServedRelease) -> tuple[Warm, int]:
         """The loaded model, and the growth of this process in KiB."""
-        runtime = runtime_for(wanted.variant)
-        runtime.start()
-        _return_memory()
+        runtime_for(wanted.variant).start()
+        return_memory()
         before_kib = memory_kib()
         if self._base_kib is None:
             self._base_kib = before_kib
-        loaded = runtime.load(Path(wanted.artifact_path), wanted.variant, gently=bool(self.routes))
-        _return_memory()
+        golden = Path(wanted.golden_path) if wanted.golden_path else None
+        loaded = load_model(
+            Path(wanted.artifact_path), wanted.variant, golden=golden, gently=bool(self.routes)
+        )
         return loaded, max(0, memory_kib() - before_kib)
 
 
@@ -317,10 +329,3 @@ def _about(model: str, error: EdgefleetError) -> EdgefleetError:
     """The error with the model as its field."""
     where = f"{error.field}: " if error.field else ""
     return error_from_code(error.code, f"{where}{error.message}", field=model, hint=error.hint)
-
-
-def _return_memory() -> None:
-    """Return the memory of a freed model to the system. glibc keeps it otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -2,7 +2,8 @@
 
 ``python -m edgefleet.serving.prove`` reads a ProveRequest as JSON from standard input and prints a
 ProveResult as its last line. The exit code is 0 if the candidate passed, 1 if it failed, 2 if the
-request is invalid. It runs in a separate process, so that a model that crashes stops nothing else.
+request is invalid. ``--threads N`` is that of the serving process. The proof runs in a process of
+its own, so that a model that crashes stops nothing else.
 """
 
 import sys
@@ -22,7 +23,9 @@ from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.comparisons import Tensors, against_labels, compare, worst_case
 from edgefleet.serving.golden_set import GoldenSet, read_golden
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
+from edgefleet.serving.loading import load_model
 from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
+from edgefleet.serving.threads import set_thread_count
 
 
 def prove(request: ProveRequest) -> ProveResult:
@@ -31,11 +34,10 @@ def prove(request: ProveRequest) -> ProveResult:
     Errors of the model or the golden set are in the result and are not raised.
     """
     variant, golden = request.variant, request.golden
-    runtime = runtime_for(variant)
     began = time.perf_counter()
     try:
-        version = runtime.version()
-        model = runtime.load(Path(request.artifact_path), variant)
+        version = next(iter(runtime_for(variant).versions().values()), "")
+        model = load_model(Path(request.artifact_path), variant, warm=False).model
     except EdgefleetError as error:
         return ProveResult(passed=False, reason="load_failed", detail=_detail(error))
     load_ms = (time.perf_counter() - began) * 1_000
@@ -87,6 +89,8 @@ def prove(request: ProveRequest) -> ProveResult:
 def main() -> int:
     """Read the request, prove, print the result. See the top of this module."""
     try:
+        if sys.argv[1:2] == ["--threads"]:
+            set_thread_count("".join(sys.argv[2:]))
         request = decode(sys.stdin.buffer.read(PROVE_STDIN_BYTES), ProveRequest)
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")

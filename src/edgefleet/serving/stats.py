@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,12 +23,14 @@ from edgefleet.protocol.bins import (
 from edgefleet.protocol.device import REFUSAL_CHARS, Sketches
 from edgefleet.protocol.serving import LiveStats
 from edgefleet.serving.durations import Durations
-from edgefleet.serving.limits import SKETCH_BUCKETS
+from edgefleet.serving.limits import INPUT_SAMPLE, SKETCH_BUCKETS
 from edgefleet.serving.refused import example_of, kind_of
 from edgefleet.serving.runtime import Tensor
 
 Scores = Literal["probabilities", "logits"]
 
+_FEW_SCORES: Final = 256
+_SAMPLED_RUNS: Final = 32  # of neighbouring values, in a sample
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
 
@@ -83,29 +86,60 @@ class Stats:
 
     def succeeded(self, us: int, first_input: Tensor | None = None) -> None:
         """Count an answered request. ``first_input`` is counted in ``inputs`` if it is numeric."""
-        self.requests += 1
-        self.latency.record(us)
+        self.succeeded_all((us,), first_input, (1,))
+
+    def succeeded_all(
+        self, took_us: Sequence[int], first_input: Tensor | None, sizes: Sequence[int]
+    ) -> None:
+        """Count the answered requests of one run. ``first_input`` has their inputs in order.
+
+        ``sizes`` are their shares of it: of one request any number, else its items.
+        """
+        self.requests += len(took_us)
+        for us in took_us:
+            self.latency.record(us)
         self.answered_at = time.monotonic()
         if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
-            total = float(np.add.reduce(first_input, axis=None, dtype=np.float64))
-            self.inputs[input_bin(total / first_input.size)] += 1
+            for mean in _means(first_input, sizes):
+                self.inputs[input_bin(mean)] += 1
 
     def scored(self, scores: Tensor, kind: Scores) -> None:
         """Count the ``scores`` of an answered request, of shape (batch, classes).
 
         Scores that are not finite count as an error.
         """
+        self.scored_all(scores, kind, (1,))
+
+    def scored_all(self, scores: Tensor, kind: Scores, sizes: Sequence[int]) -> list[Sequence[int]]:
+        """Count the scores of the requests of one run. Returns the top classes of each request.
+
+        ``sizes`` are the shares of the requests, as in ``succeeded_all``.
+        """
         if not scores.size:
-            return
-        total, items = confidence_sum(scores, kind), scores.size // scores.shape[-1]
-        if total is None:  # in binary form it is an answer, although of no use
+            return []
+        confidences, classes = top_scores(scores, kind)
+        each = len(classes) // sum(sizes)
+        found: list[Sequence[int]] = []
+        at = 0
+        for size in sizes:
+            end = at + size * each
+            tops = classes[at:end]
+            self._scored(sum(confidences[at:end]), tops)
+            found.append(tops)
+            at = end
+        return found
+
+    def _scored(self, total: float, tops: Sequence[int]) -> None:
+        items = len(tops)
+        if not math.isfinite(total):  # in binary form it is an answer, although of no use
             self.errors += 1
             return
+        total = min(max(total, 0.0), float(items))
         self.confidence_sum += total
         self.confidence_count += items
         # A batch counts by its mean: the items of one request are correlated.
         self.confidence[min(int(total / items * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += items
-        for top in scores.reshape(items, -1).argmax(axis=1).tolist():
+        for top in tops:
             self.classes[top % CLASS_BINS] += 1
 
     def failed(self, requests: int = 1) -> None:
@@ -198,17 +232,52 @@ def sparse(counts: Sequence[int]) -> dict[int, int]:
     return found
 
 
+def _means(values: Tensor, sizes: Sequence[int]) -> list[float]:
+    """The mean of the values of each request. Of many values it is that of a sample.
+
+    The sample is short runs of values at equal distances, as memory is read in lines. It is the
+    same places in each request of the same shape.
+    """
+    if sizes.count(sizes[0]) != len(sizes):
+        ends = [0, *accumulate(sizes)]
+        return [
+            mean
+            for start, end in pairwise(ends)
+            for mean in _means(values[start:end], (end - start,))
+        ]
+    rows = values.reshape(len(sizes), -1)
+    count = rows.shape[1]
+    if count > INPUT_SAMPLE:
+        step = count // _SAMPLED_RUNS
+        runs = rows[:, : step * _SAMPLED_RUNS].reshape(len(sizes), _SAMPLED_RUNS, step)
+        rows = runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS].reshape(len(sizes), -1)
+        count = INPUT_SAMPLE
+    totals: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
+    return [total / count for total in totals]
+
+
+def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:
+    """The confidence and the top class of each item. A confidence may be not finite."""
+    rows = scores.reshape(-1, scores.shape[-1])
+    if kind == "probabilities" and rows.size <= _FEW_SCORES:  # less than a call of NumPy costs
+        listed: list[list[float]] = rows.tolist()
+        tops = [max(row) for row in listed]
+        if all(math.isfinite(sum(row)) for row in listed):
+            return tops, [row.index(top) for row, top in zip(listed, tops, strict=True)]
+    classes: list[int] = rows.argmax(axis=1).tolist()
+    if kind == "probabilities":
+        return rows.max(axis=1).tolist(), classes
+    wide = rows.astype(np.float64)
+    top = wide.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # softmax's top score is 1 / sum(exp(x - max))
+        return (1.0 / np.exp(wide - top).sum(axis=-1)).tolist(), classes
+
+
 def confidence_sum(scores: Tensor, kind: Scores) -> float | None:
     """The sum of the top scores of all items. None if the sum is not finite."""
-    if kind == "probabilities":
-        total = float(scores.max() if len(scores) == 1 else scores.max(axis=-1).sum())
-    else:
-        wide = scores.astype(np.float64)
-        top = wide.max(axis=-1, keepdims=True)
-        with np.errstate(invalid="ignore"):  # softmax's top score is 1 / sum(exp(x - max))
-            total = float((1.0 / np.exp(wide - top).sum(axis=-1)).sum())
+    total = sum(top_scores(scores, kind)[0])
     if math.isfinite(total):
-        return min(max(total, 0.0), float(scores.size))
+        return min(max(total, 0.0), float(scores.size // scores.shape[-1]))
     return None
 
 

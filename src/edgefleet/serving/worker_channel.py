@@ -50,9 +50,12 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The release is loaded. ``base_kib`` was the resident memory of the worker before it."""
+    """The release is loaded. ``base_kib`` was the resident memory of the worker before it.
 
-    run_us: int
+    ``times`` is what ``RunTimes`` has learnt from golden cases.
+    """
+
+    times: tuple[tuple[int, float], ...]
     base_kib: int
 
 

@@ -15,6 +15,7 @@ from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import decode
 from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import WORKER_SLACK_MIB
+from edgefleet.serving.loading import load_model
 from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_channel import (
@@ -153,17 +154,17 @@ def load(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
     wanted = decode(areas[0].read(message.size_bytes), ServedRelease)
     variant = wanted.variant
     _bound_memory(variant)
-    runtime = runtime_for(variant)
+    golden = Path(wanted.golden_path) if wanted.golden_path else None
     try:
-        runtime.start()
+        runtime_for(variant).start()
         base_kib = memory_kib()
-        model = runtime.load(Path(wanted.artifact_path), variant)
+        model, times = load_model(Path(wanted.artifact_path), variant, golden=golden)
     except EdgefleetError as error:
         channel.send(
             RUN_COST.pack(0, 0) + encode_message(Failed(error.code, error.message, error.field))
         )
         return None
-    return Worker(channel, areas, model, variant, Loaded(model.run_us, base_kib))
+    return Worker(channel, areas, model, variant, Loaded(times.learnt(), base_kib))
 
 
 def _bound_memory(variant: Variant) -> None:

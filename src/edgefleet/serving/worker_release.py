@@ -19,16 +19,18 @@ from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, is_idle
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import (
-    INLINE_US,
     KEPT_BYTES,
     RETIRE_S,
     WORKER_LOAD_S,
     WORKER_PATIENT_LOAD_S,
     WORKER_RUN_S,
 )
-from edgefleet.serving.runtime import Tensor, thread_count
+from edgefleet.serving.row_wise import RowWise
+from edgefleet.serving.run_times import RunTimes, size_class
+from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.tensors import batch_of
+from edgefleet.serving.threads import thread_count
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
     PLANS,
@@ -136,6 +138,7 @@ class WorkerRelease:
         self.wanted = wanted
         self.release = wanted.release
         self.stats = Stats()
+        self.rows: RowWise | None = None
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
@@ -152,7 +155,8 @@ class WorkerRelease:
         self._bodies = bodies
         self._plans: dict[tuple[object, ...], _Plan] = {}
         self._answers: dict[bytes, list[Tensor]] = {}
-        self._prompt = False
+        self.times = RunTimes()
+        self._size = 0  # the size class of the run in progress
         self._core: int | None = None  # the only one that the worker may use
         self._running: _Waiting | None = None
         self._base_kib = self._sent_ns = 0
@@ -184,7 +188,7 @@ class WorkerRelease:
     ) -> "Inferred | asyncio.Future[Inferred]":
         if self._has_ended:
             raise ReleaseEnded(ran=False)
-        if self._prompt and self._running is None and not self._waiting:
+        if self._running is None and not self._waiting and self.times.is_fast(size_class(inputs)):
             if (core := current_core()) != self._core:
                 self._process.run_on(core)
                 self._core = core
@@ -229,9 +233,9 @@ class WorkerRelease:
         self._send(encode_message(Load(len(request))))
         data = await loaded
         match self._decode(data) if data else None:
-            case Loaded(run_us=run_us, base_kib=base_kib):
+            case Loaded(times=times, base_kib=base_kib):
                 self._base_kib = base_kib
-                self._prompt = 0 < run_us < INLINE_US
+                self.times.learn(times)
             case Failed(code=code, message=text, field=field):
                 raise error_from_code(code, text, field=field)
             case _:
@@ -259,6 +263,7 @@ class WorkerRelease:
 
     def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
         tensors = inputs.values()
+        self._size = size_class(inputs)
         bodies = [self._bodies.offset(tensor) for tensor in tensors]
         key = (*inputs, *outputs, *[tensor.shape for tensor in tensors], *bodies)
         plan = self._plans.get(key) or self._plan(key, inputs, outputs, bodies)
@@ -338,6 +343,7 @@ class WorkerRelease:
         passed_ns = time.perf_counter_ns() - self._sent_ns
         run_ns, cpu_ns = RUN_COST.unpack_from(data)
         self.stats.cpu_ns += cpu_ns
+        self.times.ran(self._size, cpu_ns / 1_000)
         tensors = self._answers.get(data[RUN_COST.size :])
         if tensors is None:
             tensors = self._read(data, outputs)

@@ -18,8 +18,9 @@ from edgefleet.agent.state import InstalledRelease
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import ProveRequest, ProveResult
+from edgefleet.serving.loading import load_model
 from edgefleet.serving.prove import prove
-from edgefleet.serving.runtime import Tensor, runtime_for
+from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import confidence_sum, memory_kib
 from edgefleet.sim.load.serving_process import ModelBehaviour
 from edgefleet.sim.load.worker_threads import Workers
@@ -150,7 +151,7 @@ def _in_the_field(
     proof: ProveResult,
     before_kib: int,
 ) -> ModelBehaviour:
-    loaded = runtime_for(installed.variant).load(model, installed.variant)
+    loaded = load_model(model, installed.variant).model
     first = installed.variant.outputs[0].name
     inputs = {spec.name: field.inputs[spec.name] for spec in installed.variant.inputs}
     scores: list[float] = []

@@ -1,0 +1,356 @@
+"""The cost of serving on a device. Writes bench/out/serving.json.
+
+The server has one core, the load the other one. Each figure that is a ratio has its reference in
+the same run, and both alternate: the in-process rate (decode, run, encode, no server) for the tiny
+model, and a server that only receives (bench/serving_drain.py) for the body of 602 kB. CPU is
+that of the server process by the kernel's count, so that other programs on the machine change it
+less than the rates.
+
+``python bench/serving.py`` needs about a minute and a half; ``--overload-s 60`` is the full
+overload. The exit code is 1 if a limit is exceeded.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+import onnxruntime
+from result_file import machine, write
+from serving_models import Process, Serving, heavy, image, tiny
+
+from edgefleet.base.errors import NetworkError
+from edgefleet.base.network import HttpLink
+from edgefleet.client.inference.load import LoadPlan, run_load
+from edgefleet.protocol.serving import ServedModel, ServedRelease
+
+HERE = Path(__file__).parent
+SERVER_CORE, LOAD_CORE = 0, 1
+ROUNDS = 3
+ROUND_S = 2.0
+SHARE_S = 1.0  # of the reference in a process
+HEAVY_MB = 100
+LIMITS: dict[str, tuple[str, float]] = {
+    "rest_tiny_ratio": (">=", 0.6),
+    "rest_tiny_cpu_us": ("<=", 30.0),
+    "rest_binary_602k_of_drain": ("<=", 1.8),
+    "private_mib": ("<=", 70.0),
+    "cold_start_cpu_s": ("<=", 0.5),
+    "resident_of_100_mb": ("<=", 1.25),
+    "swap_peak_mib": ("<=", 330.0),
+    "overload_accepted_p99_of_limit": ("<=", 2.0),
+    "overload_refusal_p99_ms": ("<=", 5.0),
+    "overload_health_max_ms": ("<=", 100.0),
+    "overload_recovery_s": ("<=", 1.0),
+}
+
+
+class Tensor(msgspec.Struct):
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[float]
+
+
+class Asked(msgspec.Struct):
+    inputs: tuple[Tensor, ...]
+
+
+def tiny_body(client: int = 0) -> bytes:
+    values = np.random.default_rng(7 + client).random(64).round(4).tolist()
+    return msgspec.json.encode(Asked((Tensor("x", (1, 64), "FP32", values),)))
+
+
+def request(model: str, body: bytes, headers: str = "") -> bytes:
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: bench\r\n{headers}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def in_process(release: ServedRelease, body: bytes, seconds: float) -> float:
+    """Requests a second of decode, run and encode in this process, on the server's core."""
+    os.sched_setaffinity(0, {SERVER_CORE})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(release.artifact_path, options)
+    decoder = msgspec.json.Decoder(Asked)
+    began = time.process_time()
+    for done in count(1):
+        tensor = decoder.decode(body).inputs[0]
+        array = np.array(tensor.data, np.float32).reshape(tensor.shape)
+        (scores,) = session.run(["scores"], {"x": array})
+        output = Tensor("scores", scores.shape, "FP32", scores.ravel().tolist())
+        msgspec.json.encode({"model_name": "tiny", "model_version": "1", "outputs": [output]})
+        if done % 500 == 0 and time.process_time() - began >= seconds:
+            break
+    rate = done / (time.process_time() - began)  # of CPU time: a neighbour does not count
+    os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE})
+    return rate
+
+
+def load(
+    server: Process, asked: bytes | list[bytes], connections: int, seconds: float
+) -> dict[str, float]:
+    """The answers of the load, and the CPU of the server in microseconds an answer."""
+    with tempfile.NamedTemporaryFile() as file:
+        for data in [asked] if isinstance(asked, bytes) else asked:
+            file.write(len(data).to_bytes(8, "big") + data)
+        file.flush()
+        host, port = server.address
+        command = [sys.executable, str(HERE / "serving_load.py"), host, str(port), file.name]
+        before_s = server.cpu_s()
+        done = subprocess.run(
+            [*command, str(connections), str(seconds), str(LOAD_CORE)],
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"the load failed: {done.stderr}")
+        cpu_s = server.cpu_s() - before_s
+    found = json.loads(done.stdout)
+    found["cpu_us"] = cpu_s * 1e6 / found["answers"]
+    found["rate"] = found["answers"] / found["seconds"]
+    # The rate of a core that the server has for itself: what a neighbour used does not count.
+    found["rate_of_cpu"] = found["answers"] / max(cpu_s, 1e-9)
+    return found
+
+
+def served(model: str, release: ServedRelease, **more: object) -> ServedModel:
+    return ServedModel(model=model, confirmed=release, **more)
+
+
+def hot_path(folder: Path) -> dict[str, object]:
+    """The tiny model as JSON, and the image as a binary tensor."""
+    small, picture = tiny(folder / "tiny.onnx"), image(folder / "image.onnx")
+    body = tiny_body()
+    tiny_request = [request("tiny", tiny_body(client)) for client in range(16)]
+    pixels = np.random.default_rng(1).random(3 * 224 * 224, np.float32).tobytes()
+    image_request = request("image", pixels, "Inference-Header-Content-Length: 0\r\n")
+    server = Serving(folder, SERVER_CORE)
+    drain = Process([sys.executable, str(HERE / "serving_drain.py")], SERVER_CORE)
+    try:
+        server.apply(served("tiny", small), served("image", picture))
+        load(server, tiny_request, 16, 0.5)
+        rounds: list[dict[str, dict[str, float] | float]] = [
+            {
+                "in_process": in_process(small, body, SHARE_S),
+                "tiny": load(server, tiny_request, 16, ROUND_S),
+                "tiny_alone": load(server, tiny_request, 1, ROUND_S / 2),
+                "image": load(server, image_request, 4, ROUND_S),
+                "drain": load(drain, image_request, 4, ROUND_S),
+            }
+            for _ in range(ROUNDS)
+        ]
+    finally:
+        server.end()
+        drain.end()
+    return {"rounds": rounds, **_hot_figures(rounds)}
+
+
+def _hot_figures(rounds: list[dict[str, dict[str, float] | float]]) -> dict[str, float]:
+    def of(name: str, key: str) -> list[float]:
+        return [dict(one[name])[key] for one in rounds]  # type: ignore[call-overload]
+
+    floors = [float(one["in_process"]) for one in rounds]  # type: ignore[arg-type]
+    by_rate = [a / b for a, b in zip(of("tiny", "rate"), floors, strict=True)]
+    by_cpu = [a / b for a, b in zip(of("tiny", "rate_of_cpu"), floors, strict=True)]
+    drained = [a / b for a, b in zip(of("image", "cpu_us"), of("drain", "cpu_us"), strict=True)]
+    return {
+        "rest_tiny_ratio": median(by_rate),
+        "rest_tiny_ratio_of_cpu": median(by_cpu),
+        "rest_tiny_per_s": median(of("tiny", "rate")),
+        "in_process_per_s": median(floors),
+        "rest_tiny_cpu_us": median(of("tiny", "cpu_us")),
+        "rest_tiny_p50_us": median(of("tiny", "p50")),
+        "rest_tiny_p99_us": median(of("tiny", "p99")),
+        "rest_tiny_alone_p50_us": median(of("tiny_alone", "p50")),
+        "rest_tiny_alone_cpu_us": median(of("tiny_alone", "cpu_us")),
+        "rest_binary_602k_cpu_us": median(of("image", "cpu_us")),
+        "drain_602k_cpu_us": median(of("drain", "cpu_us")),
+        "rest_binary_602k_of_drain": median(drained),
+    }
+
+
+def start(folder: Path) -> dict[str, float]:
+    """CPU from the start of the process to its first answer, and memory with the tiny model."""
+    release = tiny(folder / "tiny.onnx")
+    cold: list[float] = []
+    for _ in range(ROUNDS):
+        server = Serving(folder, SERVER_CORE)
+        try:
+            server.apply(served("tiny", release))
+            load(server, request("tiny", tiny_body()), 1, 0.0)
+            cold.append(server.cpu_s())
+            load(server, request("tiny", tiny_body()), 16, 0.5)
+            private = server.private_mib()
+            resident = server.memory_mib("Rss")
+        finally:
+            server.end()
+    return {"cold_start_cpu_s": median(cold), "private_mib": private, "rss_mib": resident}
+
+
+class Peak:
+    """The highest proportional memory of a process tree while it is watched."""
+
+    def __init__(self, server: Process) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self.mib = 0.0
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def end(self) -> float:
+        self._stop.set()
+        self._thread.join()
+        return self.mib
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.mib = max(self.mib, self._server.memory_mib("Pss"))
+
+
+def memory(folder: Path) -> dict[str, float]:
+    """The resident cost of a model of 100 MB, and the peak of a swap of two."""
+    first = heavy(folder / "h1.onnx", "1", HEAVY_MB)
+    second = heavy(folder / "h2.onnx", "2", HEAVY_MB)
+    size_mib = first.variant.artifact.size_bytes / (1 << 20)
+    server = Serving(folder, SERVER_CORE)
+    try:
+        server.apply(served("small", tiny(folder / "tiny.onnx")))
+        server.apply()
+        before = server.memory_mib("Pss")
+        server.apply(served("heavy", first))
+        loaded = server.memory_mib("Pss")
+        peak = Peak(server)
+        server.apply(served("heavy", second))
+        time.sleep(0.2)
+        highest = peak.end()
+        after = server.memory_mib("Pss")
+    finally:
+        server.end()
+    return {
+        "model_mib": size_mib,
+        "resident_of_100_mb": (loaded - before) / size_mib,
+        "swap_peak_mib": highest,
+        "swap_after_mib": after,
+    }
+
+
+class Health:
+    """The slowest health check while it runs, in milliseconds."""
+
+    def __init__(self, url: str) -> None:
+        self._link = HttpLink(url)
+        self._stop = threading.Event()
+        self.took_ms: list[float] = []
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def end(self) -> float:
+        self._stop.set()
+        self._thread.join()
+        self._link.close()
+        return max(self.took_ms)
+
+    def _ask(self) -> None:
+        while not self._stop.wait(0.05):
+            began = time.perf_counter()
+            try:
+                ready = self._link.request("GET", "/v2/health/ready", timeout_s=5).status == 200
+            except NetworkError:
+                ready = False
+            self.took_ms.append((time.perf_counter() - began) * 1000 if ready else 5000.0)
+
+
+def overload(folder: Path, seconds: float) -> dict[str, float]:
+    """Four times the rate that a model of some milliseconds can answer, in an open loop."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    release = heavy(folder / "slow.onnx", "1", 50)
+    server = Serving(folder, SERVER_CORE)
+    try:
+        server.apply(served("slow", release))
+        data = request("slow", tiny_body())
+        host, port = server.address
+        steady = run_load(LoadPlan(host, port, data, 1, 3.0, warm_up_s=0.5), "slow", "1")
+        before = server.memory_mib("Pss")
+        health = Health(server.url)
+        rate = 4 * steady.per_second
+        plan = LoadPlan(host, port, data, 128, seconds, rate=rate, warm_up_s=1.0)
+        hard = run_load(plan, "slow", "1")
+        slowest = health.end()
+        after = server.memory_mib("Pss")
+        began = time.perf_counter()
+        run_load(LoadPlan(host, port, data, 1, 1.0, requests=1), "slow", "1")
+        recovery_s = time.perf_counter() - began
+    finally:
+        server.end()
+        os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE})
+    # The limit of a latency: each place of the queue, and the run itself, at the steady pace.
+    limit_us = 33 * steady.service_us.p50
+    return {
+        "overload_s": seconds,
+        "overload_rate": rate,
+        "steady_per_s": steady.per_second,
+        "steady_p50_us": steady.service_us.p50,
+        "accepted_per_s": hard.per_second,
+        "refused": sum(hard.errors.values()),
+        "not_sent": hard.not_sent,
+        "other_errors": sum(n for code, n in hard.errors.items() if code != "overloaded"),
+        "accepted_p99_us": hard.service_us.p99,
+        "overload_accepted_p99_of_limit": hard.service_us.p99 / limit_us,
+        "overload_refusal_p99_ms": hard.refusal_us.p99 / 1000,
+        "overload_health_max_ms": slowest,
+        "overload_recovery_s": recovery_s,
+        "memory_grew_mib": after - before,
+    }
+
+
+def kept(name: str, value: float) -> bool:
+    how, limit = LIMITS[name]
+    return value <= limit if how == "<=" else value >= limit
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The cost of serving on a device.")
+    parser.add_argument("--overload-s", type=float, default=6.0, help="seconds of overload")
+    parser.add_argument("--only", choices=("hot_path", "start", "memory", "overload"))
+    options = parser.parse_args()
+    parts: dict[str, Callable[[Path], dict[str, object]]] = {
+        "hot_path": hot_path,
+        "start": lambda folder: dict(start(folder)),
+        "memory": lambda folder: dict(memory(folder)),
+        "overload": lambda folder: dict(overload(folder, options.overload_s)),
+    }
+    result: dict[str, object] = {"load_average": os.getloadavg()}
+    failed = False
+    for part, measure in parts.items():
+        if options.only not in (None, part):
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            found = measure(Path(name))
+        result[part] = found
+        for figure, value in found.items():
+            if not isinstance(value, float):
+                continue
+            how, limit = LIMITS.get(figure, ("", 0.0))
+            bad = bool(how) and not kept(figure, value)
+            failed = failed or bad
+            wanted = f"  wanted {how} {limit:g}{'  MISSED' if bad else ''}" if how else ""
+            print(f"{figure:34}{value:12.3f}{wanted}", flush=True)
+    result["limits"] = {name: f"{how} {limit:g}" for name, (how, limit) in LIMITS.items()}
+    print(f"{machine()}\nload {os.getloadavg()}\nwritten to {write('serving', result)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

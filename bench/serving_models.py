@@ -1,0 +1,168 @@
+"""The models of the serving benchmark, and one process that serves them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from edgefleet.base.network import HttpLink
+from edgefleet.protocol.release import Artifact, Quality, TensorSpec, Variant
+from edgefleet.protocol.serving import Apply, ServedModel, ServedRelease, ServingStatus
+from edgefleet.protocol.wire import decode, encode
+
+CLASSES = 10
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def tiny(path: Path) -> ServedRelease:
+    """The 64-128-10 MLP of the figures in docs/serving.md."""
+    return _dense(path, (64, 128, CLASSES), "1", max_batch=32)
+
+
+def heavy(path: Path, release: str, megabytes: int) -> ServedRelease:
+    """A model with weights of this size, in layers of 2048 x 2048."""
+    layers = max(1, round(megabytes * 1e6 / 4 / 2048**2))
+    return _dense(path, (64, *[2048] * (layers + 1), CLASSES), release, max_batch=1)
+
+
+def image(path: Path) -> ServedRelease:
+    """1 x 3 x 224 x 224 in, pooled to 3 numbers, 10 scores out."""
+    rng = np.random.default_rng(1)
+    head = numpy_helper.from_array(rng.normal(0, 1, (3, CLASSES)).astype(np.float32), "head")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
+    ]
+    return _released(path, nodes, [head], (3, 224, 224), "1", max_batch=1)
+
+
+def _dense(path: Path, sizes: Sequence[int], release: str, max_batch: int) -> ServedRelease:
+    rng = np.random.default_rng(int(release))
+    nodes, weights, last = [], [], "x"
+    for layer, (rows, columns) in enumerate(pairwise(sizes)):
+        array = rng.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
+        weights.append(numpy_helper.from_array(array, f"w{layer}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]))
+        last = f"m{layer}"
+        if layer + 2 < len(sizes):
+            nodes.append(helper.make_node("Relu", [last], [f"r{layer}"]))
+            last = f"r{layer}"
+    nodes.append(helper.make_node("Softmax", [last], ["scores"], axis=-1))
+    return _released(path, nodes, weights, sizes[:1], release, max_batch)
+
+
+def _released(
+    path: Path,
+    nodes: list[object],
+    weights: list[object],
+    shape: Sequence[int],
+    release: str,
+    max_batch: int,
+) -> ServedRelease:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", *shape])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", CLASSES])]
+    graph = helper.make_graph(nodes, "bench", inputs, outputs, weights)
+    opset = helper.make_opsetid("", 17)
+    data = helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    path.write_bytes(data)
+    variant = Variant(
+        profile="bench",
+        runtime="onnx",
+        precision="fp32",
+        artifact=Artifact(sha256=sha256(data).hexdigest(), size_bytes=len(data)),
+        inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, *shape)),),
+        outputs=(TensorSpec(name="scores", datatype="FP32", shape=(-1, CLASSES)),),
+        max_batch=max_batch,
+        memory_limit_mib=512,
+    )
+    quality = Quality(output="scores", scores="probabilities")
+    return ServedRelease(release=release, variant=variant, quality=quality, artifact_path=str(path))
+
+
+class Process:
+    """A server process on one core. ``url`` is the first line that it prints."""
+
+    def __init__(self, command: Sequence[str], core: int) -> None:
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})  # a child has the affinity of its parent
+        try:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        finally:
+            os.sched_setaffinity(0, mine)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        self.address = (host, int(port))
+        self.pid = self.process.pid
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_S
+
+    def tree(self) -> list[int]:
+        """The process and its children, at any depth."""
+        found = [self.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                try:
+                    found += map(int, task.read_text().split())
+                except OSError:  # the thread has ended
+                    continue
+        return found
+
+    def memory_mib(self, *kinds: str) -> float:
+        """Lines of smaps_rollup, such as ``Pss``, summed over the tree."""
+        total_kib = 0
+        for pid in self.tree():
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            except OSError:  # the process has ended
+                continue
+            total_kib += sum(
+                int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds
+            )
+        return total_kib / 1024
+
+    def private_mib(self) -> float:
+        return self.memory_mib("Private_Clean", "Private_Dirty")
+
+
+class Serving(Process):
+    """A real serving process."""
+
+    def __init__(self, folder: Path, core: int) -> None:
+        control = folder / "control.sock"
+        super().__init__(
+            [sys.executable, "-m", "edgefleet.serving", "--listen", "127.0.0.1:0",
+             "--control-socket", str(control)],
+            core,
+        )  # fmt: skip
+        self._control = HttpLink(f"unix:{control}")
+        self._generation = 0
+
+    def apply(self, *models: ServedModel) -> ServingStatus:
+        self._generation += 1
+        body = encode(Apply(generation=self._generation, models=models))
+        answer = self._control.request("POST", "/control/apply", body=body, timeout_s=120)
+        if answer.status != 200:
+            sys.exit(f"the models are not served: {answer.body!r}")
+        return decode(answer.body, ServingStatus)
+
+    def end(self) -> None:
+        self._control.close()
+        super().end()

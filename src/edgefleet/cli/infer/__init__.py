@@ -1,0 +1,1 @@
+"""``edgefleet infer`` and ``edgefleet bench``: clients of a device's inference port."""

@@ -1,0 +1,178 @@
+"""ONNX Runtime, on the CPU or with TensorRT, with options for a device that has other work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from edgefleet.base.errors import DeviceError, PublisherError
+from edgefleet.protocol.release import Datatype, TensorSpec, Variant
+from edgefleet.serving.checked_file import CheckedFile
+from edgefleet.serving.cpu_use import foreign_threads
+from edgefleet.serving.runtime import (
+    LoadedModel,
+    Tensor,
+    check_inputs,
+    check_spec,
+    run_failed,
+    short,
+)
+
+_TYPES: Final[Mapping[str, Datatype]] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_CPU: Final = "CPUExecutionProvider"
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU."""
+
+    providers: tuple[str, ...] = (_CPU,)
+
+    def start(self) -> None:
+        self._ort()
+
+    def versions(self) -> Mapping[str, str]:
+        return {"onnxruntime": str(self._ort().__version__)}
+
+    def load(self, file: CheckedFile, variant: Variant, *, threads: int) -> LoadedModel:
+        ort = self._ort()
+        self._check_providers(ort)
+        earlier = foreign_threads()
+        try:
+            # A path: with bytes, the runtime keeps a second copy of the model.
+            session = ort.InferenceSession(
+                file.path, _options(ort, threads), providers=list(self.providers)
+            )
+        except Exception as error:  # the runtime has a separate class for each failure
+            text = short(error).replace(file.path, file.name)
+            code = "not_a_model" if "protobuf" in text.lower() else "model_unsupported"
+            raise PublisherError(code, f"The runtime refuses the model: {text}") from error
+        self._check_used(session)
+        _check_specs("inputs", session.get_inputs(), variant.inputs)
+        _check_specs("outputs", session.get_outputs(), variant.outputs)
+        return _OnnxModel(session, sorted(foreign_threads() - earlier))
+
+    def _check_providers(self, ort: Any) -> None:
+        """Raises DeviceError ``runtime_missing`` if the build lacks the first provider."""
+        wanted = self.providers[0]
+        if wanted not in ort.get_available_providers():
+            raise DeviceError(
+                "runtime_missing",
+                f"onnxruntime {ort.__version__} of this device has no {wanted}. It has: "
+                f"{', '.join(ort.get_available_providers())}.",
+                hint="Install the build of ONNX Runtime for this board, such as onnxruntime-gpu.",
+            )
+
+    def _check_used(self, session: Any) -> None:
+        """Raises DeviceError ``runtime_missing`` if the runtime fell back to another provider."""
+        wanted = self.providers[0]
+        if wanted not in session.get_providers():
+            raise DeviceError(
+                "runtime_missing",
+                f"{wanted} does not start on this device: a library of it is missing. Without "
+                f"this error the model would run with {', '.join(session.get_providers())}.",
+                hint="Install the libraries that the provider needs, for TensorRT libnvinfer and "
+                "CUDA in the versions of the build.",
+            )
+
+    @staticmethod
+    def _ort() -> Any:
+        try:
+            import onnxruntime  # noqa: PLC0415 - saves 50 ms in other programs
+        except ImportError as error:
+            raise DeviceError("runtime_missing", "onnxruntime is not installed.") from error
+        return onnxruntime
+
+
+class TensorRtRuntime(OnnxRuntime):
+    """ONNX Runtime with TensorRT. Nodes that TensorRT does not support run with CUDA or the CPU."""
+
+    providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider", _CPU)
+
+    def versions(self) -> Mapping[str, str]:
+        self._check_providers(self._ort())
+        return {**super().versions(), **_tensorrt_version()}
+
+
+def _tensorrt_version() -> dict[str, str]:
+    try:
+        import tensorrt  # type: ignore[import-not-found] # noqa: PLC0415 - of the board, if at all
+    except ImportError:
+        return {}  # the libraries may be there without their Python package
+    return {"tensorrt": str(tensorrt.__version__)}
+
+
+def _options(ort: Any, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    # A spinning thread would use the core that the event loop needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+class _Bound:
+    """A run of a session from arrays into arrays. The session has their addresses only."""
+
+    def __init__(
+        self, session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> None:
+        self._run = session.run_with_iobinding
+        self._binding = session.io_binding()
+        self._kept = (*inputs.values(), *outputs.values())
+        for bind, arrays in (
+            (self._binding.bind_input, inputs),
+            (self._binding.bind_output, outputs),
+        ):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def __call__(self) -> None:
+        try:
+            self._run(self._binding)
+        except Exception as error:  # the runtime has a separate class for each failure
+            raise run_failed(error) from error
+
+
+class _OnnxModel:
+    def __init__(self, session: Any, threads: Sequence[int]) -> None:
+        self._session = session
+        self.threads = threads
+
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        try:
+            made: list[Tensor] = self._session.run(outputs, inputs)
+        except Exception as error:  # the runtime has a separate class for each failure
+            raise run_failed(error) from error
+        return made
+
+    def bind(
+        self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> Callable[[], None]:
+        return _Bound(self._session, inputs, outputs)
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...]) -> None:
+    """Raises PublisherError ``model_unsupported`` if tensors of manifest and file differ."""
+    found = {node.name: (_TYPES.get(node.type), list(node.shape)) for node in nodes}
+    for spec in specs:
+        check_spec(spec, *found.pop(spec.name, (None, [])), side)
+    if side == "inputs":
+        check_inputs(list(found))
