@@ -1,9 +1,13 @@
 """Metrics in Prometheus text format 0.0.4. A client library would need 7 MiB."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from edgefleet.base.cgroup import memory_room
 from edgefleet.protocol.labels import ModelLabels
+from edgefleet.serving import metric_aliases
+from edgefleet.serving.active_release import Release
+from edgefleet.serving.metric_aliases import Sample
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.stats import Stats, memory_kib
 
@@ -24,6 +28,11 @@ def metrics_text(host: ModelHost) -> str:
          ("", "", int(bool(host.routes))))  # fmt: skip
     _add(samples, "serving_memory_bytes", "gauge", "Resident memory of the serving process.",
          ("", "", memory_kib() << 10))  # fmt: skip
+    if (room := memory_room()) is not None:
+        _add(samples, "memory_limit_bytes", "gauge", "The memory limit that is reached first.",
+             ("", _labels({"of": room.place}), room.limit_bytes))  # fmt: skip
+        _add(samples, "memory_used_bytes", "gauge", "The memory in use under this limit.",
+             ("", _labels({"of": room.place}), room.used_bytes))  # fmt: skip
     _add(samples, "serving_activations_total", "counter", "Releases swapped in since the start.",
          ("", "", host.activations))  # fmt: skip
     for active in host.routes.values():
@@ -40,12 +49,18 @@ def metrics_text(host: ModelHost) -> str:
         _add(samples, "serving_release_memory_bytes", "gauge", "Memory of the release alone.",
              ("", _labels(labels), host.memory_kib(active) << 10))  # fmt: skip
         _release(samples, active.stats, labels)
+        _add_named(samples, metric_aliases.of_release(active.model, active.release, active.stats))
     report = host.answers.report()
     for one in () if report is None else report.models:
         _labels_of(samples, one)
+        _add_named(samples, metric_aliases.of_labels(one))
+    text = "Resident memory of the processes that serve."
+    used_kib = memory_kib() + sum(memory_kib(one.worker) for one in _workers(host))
+    used = Sample("edge_ai_memory_usage_bytes", "gauge", text, "", {}, used_kib << 10)
+    _add_named(samples, [used])
     lines: list[str] = []
     for (name, kind, text), found in samples.items():
-        lines += (f"# HELP edgefleet_{name} {text}", f"# TYPE edgefleet_{name} {kind}", *found)
+        lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *found)
     return "\n".join(lines) + "\n"
 
 
@@ -80,21 +95,41 @@ def _release(samples: Samples, stats: Stats, labels: Mapping[str, str]) -> None:
          ("_count", own, stats.confidence_count))  # fmt: skip
     counts = stats.latency.at_most(EDGES_US)
     total = sum(stats.latency.counts)
-    _add(samples, "inference_duration_seconds", "histogram", "Time from request to answer.",
-         *(("_bucket", _labels({**labels, "le": repr(edge_us / 1e6)}), count)
-           for edge_us, count in zip(EDGES_US, counts, strict=True)),
-         ("_bucket", _labels({**labels, "le": "+Inf"}), total),
-         ("_sum", own, stats.latency.sum_us / 1e6),
-         ("_count", own, total))  # fmt: skip
+    text = "Time from request to answer."
+    edges = [(repr(edge_us / 1e6), count) for edge_us, count in zip(EDGES_US, counts, strict=True)]
+    for name in ("edgefleet_inference_duration_seconds", "edge_ai_inference_duration_seconds"):
+        histogram = [
+            *(
+                ("_bucket", {**labels, "le": edge}, count)
+                for edge, count in (*edges, ("+Inf", total))
+            ),
+            ("_sum", dict(labels), stats.latency.sum_us / 1e6),
+            ("_count", dict(labels), total),
+        ]
+        _add_named(samples, (Sample(name, "histogram", text, *one) for one in histogram))
 
 
 def _add(
     samples: Samples, name: str, kind: str, text: str, *values: tuple[str, str, float]
 ) -> None:
-    """Add samples (suffix of the name, labels, value) of a metric."""
-    samples.setdefault((name, kind, text), []).extend(
-        f"edgefleet_{name}{suffix}{labels} {value!r}" for suffix, labels, value in values
+    """Add samples (suffix of the name, labels, value) of an own metric."""
+    full = f"edgefleet_{name}"
+    samples.setdefault((full, kind, text), []).extend(
+        f"{full}{suffix}{labels} {value!r}" for suffix, labels, value in values
     )
+
+
+def _add_named(samples: Samples, found: Iterable[Sample]) -> None:
+    """Add samples of metrics with other names than ours."""
+    for one in found:
+        labels = _labels(one.labels) if one.labels else ""
+        line = f"{one.name}{one.suffix}{labels} {one.value!r}"
+        samples.setdefault((one.name, one.kind, one.text), []).append(line)
+
+
+def _workers(host: ModelHost) -> list[Release]:
+    """The releases that run in processes of their own."""
+    return [one for one in host.routes.values() if one.worker is not None]
 
 
 def _labels(labels: Mapping[str, str]) -> str:
