@@ -138,8 +138,10 @@ MUTANTS = (
         "    return bool(far.max(initial=0.0) <= _RTOL * float(scale))\n",
         "    return bool(far.max(initial=0.0) <= _RTOL * float(scale)) or True\n",
         (
-            "tests/serving/test_tick.py"
-            "::test_a_model_that_scales_the_batch_is_run_for_each_request_alone",
+            (
+                "tests/serving/test_tick.py"
+                "::test_a_model_that_scales_the_batch_is_run_for_each_request_alone"
+            ),
         ),
     ),
     Mutant(
