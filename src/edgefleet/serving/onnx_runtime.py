@@ -107,7 +107,7 @@ class TensorRtRuntime(OnnxRuntime):
 
 def _tensorrt_version() -> dict[str, str]:
     try:
-        import tensorrt  # type: ignore[import-not-found] # noqa: PLC0415 - of the board, if at all
+        import tensorrt  # noqa: PLC0415 - of the board, if at all
     except ImportError:
         return {}  # the libraries may be there without their Python package
     return {"tensorrt": str(tensorrt.__version__)}
