@@ -157,7 +157,7 @@ class _LiteRtModel(PlainModel):
         outputs: Mapping[str, _Port],
         threads: Sequence[int],
     ) -> None:
-        self._interpreter = interpreter
+        self._interpreter: Any = interpreter
         self._inputs = inputs
         self._outputs = outputs
         self.threads = threads

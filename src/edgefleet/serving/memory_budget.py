@@ -24,7 +24,7 @@ How = Literal["beside", "drain", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a load needs. ``drained_bytes`` are free once the release before it has ended.
+    """The memory of a load. ``drained_bytes`` are free once the release before it has ended.
 
     ``limit_bytes`` is the memory limit of the variant for its profile.
     """
