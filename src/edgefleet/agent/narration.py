@@ -29,6 +29,7 @@ from edgefleet.agent.table import Stage
 from edgefleet.base.errors import CATALOG, Party
 from edgefleet.protocol.device import Outcome, OutcomeKind, isolation_text
 from edgefleet.protocol.disk_fault import disk_fault_text
+from edgefleet.protocol.serving import ServingStatus, model_status
 from edgefleet.protocol.serving_health import ENDS_WITHIN_S, cause_text
 
 Line = tuple[int, str]
@@ -108,6 +109,15 @@ def _hub(before: AgentState, event: Event, after: AgentState, now: float) -> Ite
         yield logging.INFO, f"The hub answers {again}after {now - was.at:.0f} s."
 
 
+def _drained(before: ServingStatus | None, status: ServingStatus) -> Iterator[Line]:
+    """The releases for which the release before them was unloaded first."""
+    for one in status.models:
+        how, _, figures = one.load.partition(": ")
+        was = model_status(before, one.model)
+        if how == "drain" and (was is None or was.load != one.load):
+            yield logging.INFO, f"{one.model} {one.release} was loaded alone. {figures}"
+
+
 def _serving(before: AgentState, event: Event, after: AgentState, now: float) -> Iterator[Line]:
     was, health = before.soft.health, after.soft.health
     if isinstance(event, Activated | ActivationFailed | ServingProbed):
@@ -120,6 +130,8 @@ def _serving(before: AgentState, event: Event, after: AgentState, now: float) ->
                 during = "" if end.worker else ran
                 text = f"{which} ended by itself: {cause_text(end.cause)}{during}{often}."
                 yield logging.WARNING, text
+    if isinstance(event, Activated):
+        yield from _drained(before.soft.serving, event.status)
     if health.down_since is not None and was.down_since is None:
         yield logging.WARNING, f"Serving is down: no release of {', '.join(health.down)} is served."
     elif health.down_since is None and was.down_since is not None:

@@ -61,10 +61,10 @@ def _litert() -> Iterator[RuntimeVersion]:
 
 def _own() -> Iterator[RuntimeVersion]:
     """The users' runtimes: an entry point each, with the version of its package."""
-    seen = set(BUILT_IN)
+    names: set[str] = set(BUILT_IN)
     for point in sorted(entry_points(group=GROUP), key=lambda one: one.name):
-        if point.name not in seen and len(point.name) <= _TEXT:
-            seen.add(point.name)
+        if point.name not in names and len(point.name) <= _TEXT:
+            names.add(point.name)
             found = "" if point.dist is None else point.dist.version
             yield RuntimeVersion(runtime=point.name, version=found[:_TEXT])
 

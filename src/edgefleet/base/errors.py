@@ -241,6 +241,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _D, 507, _LATER, "Check the disk and the owner of the data folder: the device goes on."
         ),
         "state_foreign": ErrorKind(_D, 507, _FIX, "Run the agent version that wrote the state."),
+        "memory_short": ErrorKind(
+            _D,
+            507,
+            _FIX,
+            "Free memory on the device, raise the limit of its group or of the variant, or publish "
+            "a smaller model.",
+        ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),

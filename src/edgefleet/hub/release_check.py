@@ -10,6 +10,7 @@ from edgefleet.base.texts import counted
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
 from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
+from edgefleet.protocol.runtimes import BUILT_IN
 from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import inspect_model
 from edgefleet.serving.release_rules import check_rules
@@ -93,12 +94,18 @@ def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
 
 
 def _check_variant(variant: Variant, path: Path, field: str) -> None:
+    if variant.runtime not in BUILT_IN:
+        return  # a user's own runtime: its devices prove the file, and the hub cannot read it
     try:
         facts = inspect_model(path)
     except PublisherError as error:
         raise PublisherError(
             error.code, error.message, field=f"{field}.artifact", hint=error.hint
         ) from error
+    if variant.runtime not in facts.runtimes:
+        raise _invalid(f"{field}.runtime", f"The file is for {' or '.join(facts.runtimes)}.")
+    if (variant.inputs, variant.outputs) == facts.raw:
+        return
     if facts.inputs != variant.inputs:
         raise _invalid(f"{field}.inputs", f"The model's inputs are {_names(facts.inputs)}.")
     if facts.outputs != variant.outputs:

@@ -27,7 +27,8 @@ from edgefleet.serving.model_file import ModelFacts, inspect_model
 
 Arrays = dict[str, NDArray[Any]]
 
-MODEL_FILE: Final = "model.onnx"
+_ONNX_FILE: Final = "model.onnx"
+_TFLITE_FILE: Final = "model.tflite"
 GOLDEN_FILE: Final = "golden.npz"
 _MARGIN: Final = 0.05  # of accuracy, below that of the model on the samples
 _AGREEMENT: Final = 0.98
@@ -79,6 +80,11 @@ class _Draft:
     max_batch: int | None
 
     @property
+    def file(self) -> str:
+        """The name of the model in the folder."""
+        return _ONNX_FILE if "onnx" in self.facts.runtimes else _TFLITE_FILE
+
+    @property
     def is_classifier(self) -> bool:
         return self.task == "classification"
 
@@ -98,10 +104,10 @@ def new_release(
     draft = _draft(facts, read, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(file, folder / MODEL_FILE)
+        shutil.copyfile(file, folder / draft.file)
         return _fill(folder, draft, read, runner)
     except BaseException:
-        for name in (MODEL_FILE, GOLDEN_FILE, RELEASE_FILE):
+        for name in (draft.file, GOLDEN_FILE, RELEASE_FILE):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
         raise
@@ -155,7 +161,7 @@ def _task(samples: Samples, scores: list[TensorSpec]) -> Task:
 def _fill(
     folder: Path, draft: _Draft, samples: Samples, runner: Runner
 ) -> tuple[BuiltRelease, ProveResult]:
-    golden, model = folder / GOLDEN_FILE, folder / MODEL_FILE
+    golden, model = folder / GOLDEN_FILE, folder / draft.file
     inputs = {f"input.{name}": array for name, array in samples.inputs.items()}
     _save(golden, inputs)
     answers = {f"output.{name}": array for name, array in samples.outputs.items()}
@@ -187,7 +193,7 @@ def _variant(draft: _Draft, model: Path) -> Variant:
         digest = file_digest(file, "sha256").hexdigest()
     return Variant(
         profile=draft.wanted.profiles[0],
-        runtime="onnx",
+        runtime=draft.facts.runtimes[0],
         precision=draft.wanted.precision,
         artifact=Artifact(sha256=digest, size_bytes=model.stat().st_size),
         inputs=draft.facts.inputs,
@@ -303,7 +309,7 @@ def _write(
         known = profile in PROFILES
         batch = draft.max_batch or (None if known else _BATCH)
         memory = wanted.memory_limit_mib or (None if known else _MEMORY_MIB)
-        variant = {"profile": profile, "precision": wanted.precision, "file": MODEL_FILE}
+        variant = {"profile": profile, "precision": wanted.precision, "file": draft.file}
         more = {"max_batch": batch, "memory_limit_mib": memory}
         lines += ["", "[[variant]]", *_lines(variant)]
         lines += _lines({key: value for key, value in more.items() if value is not None})

@@ -54,13 +54,16 @@ from edgefleet.protocol.release import (
     Precision,
     Quality,
     ReleaseManifest,
+    Runtime,
     Task,
+    TensorSpec,
     Variant,
 )
+from edgefleet.protocol.runtimes import BUILT_IN
 from edgefleet.serving.golden_set import read_golden
 from edgefleet.serving.model_file import ModelFacts, inspect_model
 from edgefleet.serving.release_rules import check_rules
-from edgefleet.serving.runtime_versions import oldest_runtime
+from edgefleet.serving.runtime_versions import FormatVersions
 
 RELEASE_FILE: Final = "release.toml"
 
@@ -108,6 +111,10 @@ class _VariantTable(_Table, frozen=True, kw_only=True):
     file: str
     max_batch: Annotated[int, Meta(ge=1, le=limits.BATCH)] | None = None
     memory_limit_mib: Annotated[int, Meta(ge=1, le=limits.MEMORY_LIMIT_MIB)] | None = None
+    runtime: Runtime | None = None
+    tensors: Literal["float", "raw"] = "float"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
 
 
 class _ReleaseFile(_Table, frozen=True, kw_only=True):
@@ -147,7 +154,9 @@ def build_release(
         field = f"variant[{number}]"
         artifact = artifacts.read(table.file, f"{field}.file")
         if artifact.sha256 not in facts:
-            facts[artifact.sha256] = _inspect(artifacts.files[artifact.sha256], f"{field}.file")
+            facts[artifact.sha256] = _inspect(
+                artifacts.files[artifact.sha256], f"{field}.file", table, field
+            )
         variants.append(_variant(table, field, artifact, facts[artifact.sha256]))
     golden = artifacts.read(file.golden.file, "golden.file")
     manifest = ReleaseManifest(
@@ -172,11 +181,11 @@ def build_release(
     cases = {
         read_golden(
             artifacts.files[golden.sha256],
-            model.inputs,
-            model.outputs,
+            inputs,
+            outputs,
             manifest.golden.comparison,
         ).cases
-        for model in facts.values()
+        for inputs, outputs in {(one.inputs, one.outputs) for one in variants}
     }
     manifest = replace(manifest, golden=replace(manifest.golden, cases=cases.pop()))
     return BuiltRelease(manifest, MappingProxyType(artifacts.files))
@@ -252,7 +261,18 @@ def _check_names(release: _ReleaseFile) -> None:
         raise _invalid("A release cannot be its own parent.", "parent")
 
 
-def _inspect(path: Path, field: str) -> ModelFacts:
+def _inspect(path: Path, field: str, table: _VariantTable, where: str) -> ModelFacts:
+    if table.runtime is not None and table.runtime not in BUILT_IN:
+        if not table.inputs or not table.outputs:
+            raise _invalid(
+                f"Runtime {table.runtime!r} is not one of edgefleet, so its files cannot be read.",
+                f"{where}.{'outputs' if table.inputs else 'inputs'}",
+                hint='Name the tensors: inputs = [{ name = "x", datatype = "FP32", shape = '
+                "[-1, 4] }], and outputs likewise.",
+            )
+        return ModelFacts(
+            table.inputs, table.outputs, FormatVersions(0, 0), runtimes=(table.runtime,)
+        )
     try:
         return inspect_model(path)
     except PublisherError as error:
@@ -275,16 +295,25 @@ def _variant(table: _VariantTable, field: str, artifact: Artifact, facts: ModelF
             f"{field}.memory_limit_mib",
         )
     check_batch(facts, max_batch, f"{field}.max_batch")
+    runtime = table.runtime or facts.runtimes[0]
+    if runtime not in facts.runtimes:
+        raise _invalid(
+            f"{table.file!r} is a file for {' or '.join(facts.runtimes)}, not for {runtime}.",
+            f"{field}.runtime",
+        )
+    inputs, outputs = facts.inputs, facts.outputs
+    if table.tensors == "raw" and facts.raw is not None:
+        inputs, outputs = facts.raw
     return Variant(
         profile=table.profile,
-        runtime=known.runtime if known else "onnx",
+        runtime=runtime,
         precision=table.precision,
         artifact=artifact,
-        inputs=facts.inputs,
-        outputs=facts.outputs,
+        inputs=inputs,
+        outputs=outputs,
         max_batch=max_batch,
         memory_limit_mib=memory_limit_mib,
-        min_runtime=oldest_runtime(facts.versions),
+        min_runtime=facts.min_runtime,
     )
 
 

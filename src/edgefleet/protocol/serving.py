@@ -109,7 +109,8 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     ``trial_ended`` is not empty if the worker of the trial ended by itself: requests go to the
     confirmed release again. ``confirmed_ended`` is the cause (``serving_health.end_cause``) if the
     worker of the confirmed release ended by itself. ``worker_cpu_s`` is a counter of the worker's
-    CPU seconds.
+    CPU seconds. ``load`` is how the newest release was loaded, with the figures of its memory: it
+    begins with ``beside`` or ``drain``. Empty from a serving process that does not say it.
     """
 
     model: str
@@ -121,6 +122,7 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     worker_cpu_s: float = 0.0
     trial_ended: str = ""
     confirmed_ended: str = ""
+    load: str = ""
     stats: LiveStats = LiveStats()
 
 

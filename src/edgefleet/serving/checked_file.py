@@ -1,7 +1,7 @@
 """A model file whose bytes are checked, and cannot change between the check and the load.
 
 The file is opened once. Its digest is computed from the open file, and a runtime gets a path to
-the same open file, so another file under the old name makes no difference. What remains is a
+the same open file, so another file under the old name makes no difference. Against a
 program that writes into the file itself:
 
 - A runtime that reads the file once (``path``) gets the file itself: a copy would cost as much

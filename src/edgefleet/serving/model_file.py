@@ -25,7 +25,8 @@ from edgefleet.serving.limits import (
     PICKLE_SURE_OPS,
     TENSORS,
 )
-from edgefleet.serving.runtime_versions import FormatVersions
+from edgefleet.serving.runtime_versions import FormatVersions, oldest_runtime
+from edgefleet.serving.tflite_file import EDGETPU_OPERATOR, float_specs, is_tflite, read_tflite
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -52,12 +53,24 @@ _ZIP_HEAD: Final = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Inputs and outputs of a model. The first size of a shape is the batch."""
+    """Inputs and outputs of a model. The first size of a shape is the batch.
+
+    ``runtimes`` can load the file, the usual one first. ``versions`` are those of an ONNX file.
+    ``raw`` are the inputs and outputs of a TFLite file with its quantised integers, which
+    ``inputs`` and ``outputs`` name FP32: the runtime converts. None if there are none.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     versions: FormatVersions
     producer: str = ""
+    runtimes: tuple[str, ...] = ("onnx", "tensorrt")
+    raw: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None = None
+
+    @property
+    def min_runtime(self) -> str:
+        """The oldest version of the runtime that loads the file. Empty if it is not known."""
+        return oldest_runtime(self.versions) if "onnx" in self.runtimes else ""
 
 
 def inspect_model(path: Path) -> ModelFacts:
@@ -72,12 +85,14 @@ def inspect_model(path: Path) -> ModelFacts:
             "model_unsupported", f"The model has {size_bytes} bytes; {MODEL_BYTES} are allowed."
         )
     data = path.read_bytes()
+    if is_tflite(data):
+        return _tflite_facts(data)
     match _walk(data):
         case _Frame.FOREIGN if _is_pickle(data):
             raise PublisherError("model_is_pickle", "The file is a pickle, or an archive with one.")
         case _Frame.FOREIGN:
             raise PublisherError(
-                "not_a_model", f"The file is not an ONNX model: {_resembles(data)}."
+                "not_a_model", f"The file is not an ONNX or TFLite model: {_resembles(data)}."
             )
         case _Frame.CUT:
             raise PublisherError(
@@ -153,14 +168,29 @@ def _resembles(data: bytes) -> str:
     """The format that the first bytes suggest, for messages."""
     if not data:
         return "it is empty"
-    if data[4:8] == b"TFL3":
-        return "it is TensorFlow Lite"
     heads = {
         _ZIP_HEAD: "it is a zip archive", b"\x89HDF": "it is HDF5 (Keras)", b"GGUF": "it is GGUF",
         b"\x1f\x8b": "it is gzip", b"{": "it is JSON",
     }  # fmt: skip
     found = (text for head, text in heads.items() if data.startswith(head))
     return next(found, "its format is unknown")
+
+
+def _tflite_facts(data: bytes) -> ModelFacts:
+    found = read_tflite(data)
+    compiled = EDGETPU_OPERATOR in found.custom_operators
+    if others := set(found.custom_operators) - {EDGETPU_OPERATOR}:
+        raise PublisherError(
+            "model_unsupported", f"No runtime supports operator {min(others)} of the TFLite file."
+        )
+    return ModelFacts(
+        float_specs(found.inputs, found.scales),
+        float_specs(found.outputs, found.scales),
+        FormatVersions(found.version, 0),
+        found.description,
+        ("edgetpu",) if compiled else ("litert", "edgetpu"),
+        (found.inputs, found.outputs) if found.scales else None,
+    )
 
 
 def _facts(data: bytes) -> ModelFacts:

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from edgefleet import __version__
-from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, error_from_code
+from edgefleet.base.cgroup import memory_room
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.protocol.serving import (
     Apply,
     ModelStatus,
@@ -22,29 +23,12 @@ from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.loading import Warm, load_model, return_memory
+from edgefleet.serving.memory_budget import WORKER_BYTES, decide
+from edgefleet.serving.resident import Resident, about, left_out, need_of
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_release import WorkerRelease
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The loaded releases of one model, of which some may have ended."""
-
-    wanted: ServedModel
-    confirmed: Release | None = None
-    trial: Release | None = None
-
-    def releases(self) -> tuple[Release, ...]:
-        return tuple(one for one in (self.confirmed, self.trial) if one is not None)
-
-    def route(self) -> Release | None:
-        """The release that requests go to. None if every one has ended."""
-        for release in (self.trial, self.confirmed):
-            if release is not None and not release.ended:
-                return release
-        return None
 
 
 class ModelHost:
@@ -61,7 +45,9 @@ class ModelHost:
         self.routes: Mapping[str, Release] = {}
         self.generation = 0
         self.activations = 0
-        self._models: dict[str, _Loaded] = {}
+        self._models: dict[str, Resident] = {}
+        self._unloaded: list[Release] = []  # drained, and not yet replaced
+        self._how = ""  # how the newest release of the model at hand was loaded
         self._stuck: list[Release] = []  # retired, and some may still run a request
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
@@ -103,7 +89,7 @@ class ModelHost:
         """
         async with self._swapping:
             fresh: list[Release] = []
-            models: dict[str, _Loaded] = {}
+            models: dict[str, Resident] = {}
             for one in wanted.models:
                 try:
                     if one.model in models:
@@ -111,12 +97,16 @@ class ModelHost:
                     models[one.model] = await self._prepare(one, fresh)
                 except EdgefleetError as error:
                     await self._retire(fresh)
-                    raise _about(one.model, error) from error
+                    await self._load_drained()
+                    raise about(one.model, error) from error
             before, self._models = self._models, models
             self.generation = wanted.generation
             self.activations += len(fresh)
             self._set_routes()
-            await self._retire(_without(before.values(), models.values()))
+            gone = [one for one in left_out(before.values(), models.values())
+                    if one not in self._unloaded]  # fmt: skip
+            self._unloaded.clear()
+            await self._retire(gone)
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
@@ -167,23 +157,76 @@ class ModelHost:
             return max(0, memory_kib() - self._base_kib)
         return release.memory_kib()
 
-    async def _prepare(self, wanted: ServedModel, fresh: list[Release]) -> _Loaded:
+    async def _prepare(self, wanted: ServedModel, fresh: list[Release]) -> Resident:
         """The releases of one model, loaded. Adds the new ones to ``fresh``."""
         confirmed = trial = None
-        if wanted.confirmed is not None:
+        before = self._models.get(wanted.model)
+        self._how = before.load if before else ""
+        drained = self._is_drained(wanted)
+        if wanted.confirmed is not None and not drained:
             isolated = self._isolated(wanted)
             confirmed = self._find(wanted.model, wanted.confirmed, in_worker=isolated)
             if confirmed is None and wanted.isolation == "shared":
                 confirmed = self._find(wanted.model, wanted.confirmed, in_worker=not isolated)
             if confirmed is None:
+                # Without any release the model is not served at all: then it is tried in any case.
+                if wanted.model in self.routes:
+                    await self._make_room(wanted.model, wanted.confirmed, in_worker=isolated)
                 confirmed = await self._load(wanted.model, wanted.confirmed, in_worker=isolated)
                 fresh.append(confirmed)
         if wanted.trial is not None:
             trial = self._find(wanted.model, wanted.trial, in_worker=True)
             if trial is None or trial is confirmed:
+                await self._make_room(wanted.model, wanted.trial, in_worker=True)
                 trial = await self._load(wanted.model, wanted.trial, in_worker=True)
                 fresh.append(trial)
-        return _Loaded(wanted, confirmed, trial)
+        if confirmed is not None and confirmed in self._unloaded:
+            confirmed, drained = None, True
+        return Resident(wanted, confirmed, trial, self._how, drained)
+
+    def _is_drained(self, wanted: ServedModel) -> bool:
+        """Whether the confirmed release was unloaded for this trial, which still serves."""
+        before = self._models.get(wanted.model)
+        return (
+            before is not None
+            and before.drained
+            and before.wanted.confirmed == wanted.confirmed
+            and wanted.trial is not None
+            and self._find(wanted.model, wanted.trial, in_worker=True) is not None
+        )
+
+    async def _make_room(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> None:
+        """Drain the releases of the model if there is no room beside them.
+
+        Raises DeviceError ``memory_short``.
+        """
+        loaded = self._models.get(model)
+        old = [one for one in loaded.releases() if not one.ended] if loaded else []
+        drained_bytes = sum(
+            (self.memory_kib(one) << 10) + (0 if one.worker is None else WORKER_BYTES)
+            for one in old
+        )
+        decision = decide(need_of(wanted, drained_bytes, in_worker=in_worker), memory_room())
+        self._how = f"{decision.how}: {decision.text}"
+        if decision.how == "refuse":
+            raise DeviceError("memory_short", decision.text)
+        if decision.how == "drain":
+            self._unloaded += old
+            self.routes = {name: one for name, one in self.routes.items() if name != model}
+            await self._retire(list(old))
+
+    async def _load_drained(self) -> None:
+        """Load the confirmed releases again that were unloaded for a load that has failed."""
+        for model, loaded in list(self._models.items()):
+            gone = [one for one in loaded.releases() if one in self._unloaded]
+            wanted = loaded.wanted.confirmed or loaded.wanted.trial
+            if not gone or wanted is None:
+                continue
+            in_worker = gone[0].worker is not None
+            again = await self._load(model, wanted, in_worker=in_worker)
+            self._models[model] = replace(loaded, confirmed=again, trial=None, drained=False)
+        self._unloaded.clear()
+        self._set_routes()
 
     def _isolated(self, wanted: ServedModel) -> bool:
         """Whether the confirmed release is loaded in a worker.
@@ -262,8 +305,23 @@ class ModelHost:
 
     def _ended(self, release: Release) -> None:
         """A worker has ended by itself: the requests of its model go to the other release."""
-        del release
         self._set_routes()
+        loaded = self._models.get(release.model)
+        if loaded is not None and loaded.trial is release and loaded.drained:
+            self._returning = asyncio.ensure_future(self._return_drained(release.model))
+
+    async def _return_drained(self, model: str) -> None:
+        """Load the confirmed release again: it was unloaded for a trial that has ended."""
+        async with self._swapping:
+            loaded = self._models.get(model)
+            if loaded is None or not loaded.drained or loaded.wanted.confirmed is None:
+                return
+            try:
+                again = await self._load(model, loaded.wanted.confirmed, in_worker=True)
+            except EdgefleetError:
+                return  # the agent sees that the model is not ready, and applies the set again
+            self._models[model] = replace(loaded, confirmed=again, drained=False)
+            self._set_routes()
 
     def _set_routes(self) -> None:
         self.routes = {
@@ -272,7 +330,7 @@ class ModelHost:
             if (route := loaded.route()) is not None
         }
 
-    def _status(self, loaded: _Loaded) -> ModelStatus:
+    def _status(self, loaded: Resident) -> ModelStatus:
         route = loaded.route()
         shown = route or loaded.trial or loaded.confirmed
         model = loaded.wanted.model
@@ -284,6 +342,7 @@ class ModelHost:
             release=shown.release,
             artifact_sha256=shown.wanted.variant.artifact.sha256,
             ready=route is not None,
+            load=loaded.load,
             on_trial=shown is loaded.trial,
             worker=shown.worker,
             worker_cpu_s=0.0 if shown.worker is None else process_cpu_s(shown.worker),
@@ -318,14 +377,3 @@ class ModelHost:
             Path(wanted.artifact_path), wanted.variant, golden=golden, gently=bool(self.routes)
         )
         return loaded, max(0, memory_kib() - before_kib)
-
-
-def _without(before: Iterable[_Loaded], now: Iterable[_Loaded]) -> list[Release]:
-    kept = {id(one) for loaded in now for one in loaded.releases()}
-    return [one for loaded in before for one in loaded.releases() if id(one) not in kept]
-
-
-def _about(model: str, error: EdgefleetError) -> EdgefleetError:
-    """The error with the model as its field."""
-    where = f"{error.field}: " if error.field else ""
-    return error_from_code(error.code, f"{where}{error.message}", field=model, hint=error.hint)

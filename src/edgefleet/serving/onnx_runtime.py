@@ -1,6 +1,7 @@
 """ONNX Runtime, on the CPU or with TensorRT, with options for a device that has other work."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
@@ -107,10 +108,9 @@ class TensorRtRuntime(OnnxRuntime):
 
 def _tensorrt_version() -> dict[str, str]:
     try:
-        import tensorrt  # type: ignore[import-not-found] # noqa: PLC0415 - of the board, if at all
-    except ImportError:
-        return {}  # the libraries may be there without their Python package
-    return {"tensorrt": str(tensorrt.__version__)}
+        return {"tensorrt": version("tensorrt")}
+    except PackageNotFoundError:  # the libraries may be there without their Python package
+        return {}
 
 
 def _options(ort: Any, threads: int) -> Any:
@@ -150,7 +150,7 @@ class _Bound:
 
 class _OnnxModel:
     def __init__(self, session: Any, threads: Sequence[int]) -> None:
-        self._session = session
+        self._session: Any = session
         self.threads = threads
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
@@ -171,8 +171,12 @@ class _OnnxModel:
 
 def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...]) -> None:
     """Raises PublisherError ``model_unsupported`` if tensors of manifest and file differ."""
-    found = {node.name: (_TYPES.get(node.type), list(node.shape)) for node in nodes}
+    found = {node.name: node for node in nodes}
     for spec in specs:
-        check_spec(spec, *found.pop(spec.name, (None, [])), side)
+        node = found.pop(spec.name, None)
+        if node is None:
+            check_spec(spec, None, (), side)
+        else:
+            check_spec(spec, _TYPES.get(node.type), list(node.shape), side)
     if side == "inputs":
         check_inputs(list(found))

@@ -17,7 +17,7 @@ class RunTimes:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._means: dict[int, tuple[int, float]] = {}
         self._fast: set[int] = set()
 
     def is_fast(self, size: int) -> bool:
@@ -26,13 +26,13 @@ class RunTimes:
 
     def gains(self, size: int) -> bool:
         """Whether a run of this ``size_class`` is so short that its call costs more."""
-        return size in self._fast and self._seen[size][1] < TICK_US
+        return size in self._fast and self._means[size][1] < TICK_US
 
     def ran(self, size: int, us: float) -> None:
         """Count a run of this ``size_class`` that took ``us`` microseconds of CPU."""
-        runs, mean = self._seen.get(size, (0, us))
+        runs, mean = self._means.get(size, (0, us))
         mean += _WEIGHT * (us - mean)
-        self._seen[size] = runs + 1, mean
+        self._means[size] = runs + 1, mean
         if mean >= INLINE_US:
             self._fast.discard(size)
         elif runs + 1 >= LEARN_RUNS:
@@ -40,7 +40,7 @@ class RunTimes:
 
     def learnt(self) -> tuple[tuple[int, float], ...]:
         """All means by size class: what another RunTimes needs to know the same."""
-        return tuple((size, mean) for size, (_, mean) in self._seen.items())
+        return tuple((size, mean) for size, (_, mean) in self._means.items())
 
     def learn(self, means: tuple[tuple[int, float], ...]) -> None:
         """Take over what another RunTimes has learnt."""

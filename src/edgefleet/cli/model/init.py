@@ -13,7 +13,7 @@ from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts
 from edgefleet.cli.values import WrongValue, percent
-from edgefleet.protocol.release import Precision, Task
+from edgefleet.protocol.release import Precision, Task, Variant
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
 
@@ -29,6 +29,12 @@ class InitReport(Wire, frozen=True, kw_only=True):
     min_accuracy: float
     min_agreement: float
     proof: ProveResult
+
+
+def _runtime_text(variant: Variant) -> str:
+    if variant.runtime == "onnx":
+        return f"onnxruntime {variant.min_runtime or 'any'} or newer"
+    return variant.runtime
 
 
 class Pair(click.ParamType[tuple[str, object]]):
@@ -172,7 +178,7 @@ def init(
         ("cases", golden.cases),
         ("accuracy", f"{accuracy}, on devices at least {percent(golden.min_accuracy)}"),
         ("agreement", f"with this machine, on devices at least {percent(golden.min_agreement)}"),
-        ("runtime", f"onnxruntime {manifest.variants[0].min_runtime or 'any'} or newer"),
+        ("runtime", _runtime_text(manifest.variants[0])),
         *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
     ]
     invocation.screen.answer(answer, [f"{folder} is ready.", *facts(rows)])

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class ModelReport(Wire, frozen=True, kw_only=True):
-    """A model file. ``min_runtime`` is empty if no known runtime loads it."""
+    """A model file. ``min_runtime`` is empty if no known version of the runtime loads it.
+
+    ``runtimes`` can load the file. ``ir_version`` of a TFLite file is the version of its schema.
+    ``raw_inputs`` and ``raw_outputs`` are the integers of a quantised TFLite file, which a device
+    also serves with ``tensors = "raw"``.
+    """
 
     file: str
     size_bytes: int
@@ -33,6 +38,9 @@ class ModelReport(Wire, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     class_scores: tuple[str, ...]
+    runtimes: tuple[str, ...] = ()
+    raw_inputs: tuple[TensorSpec, ...] = ()
+    raw_outputs: tuple[TensorSpec, ...] = ()
 
 
 @verb(
@@ -64,7 +72,6 @@ def inspect(invocation: Invocation, path: Path) -> None:
 
 def _report(path: Path, model: ModelFacts) -> ModelReport:
     from edgefleet.optimize.new_release import class_scores
-    from edgefleet.serving.runtime_versions import oldest_runtime
 
     return ModelReport(
         file=str(path),
@@ -73,10 +80,13 @@ def _report(path: Path, model: ModelFacts) -> ModelReport:
         ir_version=model.versions.ir,
         opset=model.versions.opset,
         ml_opset=model.versions.ml_opset,
-        min_runtime=oldest_runtime(model.versions),
+        min_runtime=model.min_runtime,
         inputs=model.inputs,
         outputs=model.outputs,
         class_scores=tuple(spec.name for spec in class_scores(model)),
+        runtimes=model.runtimes,
+        raw_inputs=model.raw[0] if model.raw else (),
+        raw_outputs=model.raw[1] if model.raw else (),
     )
 
 
@@ -88,8 +98,23 @@ def _file_lines(report: ModelReport) -> list[str]:
         ("made by", report.producer),
         ("format", f"IR {report.ir_version}, opset {opsets}"),
         ("runtime", f"onnxruntime {report.min_runtime or 'newer than any known version'}"),
+    ]
+    if "onnx" not in report.runtimes:
+        rows[-2:] = [
+            ("format", f"TFLite, schema {report.ir_version}"),
+            ("runtime", " or ".join(report.runtimes)),
+        ]
+    rows += [
         ("class scores", ", ".join(report.class_scores) or "none: not a classifier"),
     ]
+    if report.raw_inputs:
+        raw = {one.name: one.datatype for one in (*report.raw_inputs, *report.raw_outputs)}
+        quantised = [
+            f"{one.name} as {raw[one.name]}"
+            for one in (*report.inputs, *report.outputs)
+            if raw[one.name] != one.datatype
+        ]
+        rows.append(("quantised", f"{', '.join(quantised)}: the runtime converts"))
     return [*facts(rows), "", *_tensors(report.inputs, report.outputs)]
 
 

@@ -18,6 +18,9 @@ from edgefleet.protocol.wire import decode, encode, error_from_problem
 from edgefleet.serving.answer import AnswerRequest
 
 PROOF_TIMEOUT_S: Final = 900.0
+_ONNX: Final = ("serving", "onnxruntime", "ONNX Runtime")
+_LITERT: Final = ("serving,litert", "ai_edge_litert", "LiteRT")
+_PACKAGES: Final = {"onnx": _ONNX, "tensorrt": _ONNX, "litert": _LITERT, "edgetpu": _LITERT}
 
 
 def prove(
@@ -36,6 +39,7 @@ def prove(
         golden_path=str(built.files[golden.artifact.sha256].absolute()),
     )
     field = f"variant {variant.profile}"
+    _check_runtime(variant.runtime)
     child = _run("edgefleet.serving.prove", encode(request), field, timeout_s)
     lines = child.stdout.splitlines()
     if not lines:
@@ -52,6 +56,7 @@ def answers(variant: Variant, model: Path, inputs: Path) -> dict[str, NDArray[An
 
     Raises DeviceError ``runtime_missing``, or the errors of the model.
     """
+    _check_runtime(variant.runtime)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answers.npz"
         request = AnswerRequest(
@@ -69,15 +74,20 @@ def answers(variant: Variant, model: Path, inputs: Path) -> dict[str, NDArray[An
             return dict(read)
 
 
+def _check_runtime(runtime: str) -> None:
+    """Raises DeviceError ``runtime_missing`` if the package of the runtime is not installed."""
+    extra, module, name = _PACKAGES.get(runtime, ("", "", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise DeviceError(
+            "runtime_missing",
+            f"The proof needs {name}, which is not installed.",
+            hint=f"Run `pip install 'edgefleet[{extra}]'`, or skip the proof with --skip-proof.",
+        )
+
+
 def _run(
     module: str, request: bytes, field: str, timeout_s: float
 ) -> subprocess.CompletedProcess[bytes]:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise DeviceError(
-            "runtime_missing",
-            "The proof needs ONNX Runtime, which is not installed.",
-            hint="Run `pip install 'edgefleet[serving]'`, or skip the proof with --skip-proof.",
-        )
     try:
         return subprocess.run(
             [sys.executable, "-m", module],
