@@ -10,7 +10,7 @@ import pytest
 
 from edgefleet.base.errors import DeviceError, EdgefleetError
 from edgefleet.serving import active_release
-from edgefleet.serving.active_release import ActiveRelease, Release
+from edgefleet.serving.active_release import ActiveRelease, Release, ReleaseEnded
 from edgefleet.serving.inference import Answered, Asked, Inferences
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.row_wise import PROOFS
@@ -220,6 +220,24 @@ def test_a_request_whose_release_was_swapped_out_in_its_turn_is_asked_of_the_nex
     assert asyncio.run(play()) == [("2", [3]), ("2", [4])]
     assert world.model.batches == []
     assert sum(after.batches) >= 2
+
+
+def test_a_release_that_ends_at_the_end_of_the_turn_gives_its_requests_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, Model())
+
+    def ends(*_: object) -> None:
+        world.serve("2", Model())
+        raise ReleaseEnded(ran=False)
+
+    async def play() -> list[Any]:
+        await world.prove()
+        coming = [world.ask(pictures(3)), world.ask(pictures(4))]
+        monkeypatch.setattr(world.active, "infer", ends)
+        return [await one for one in coming]
+
+    assert asyncio.run(play()) == [("2", [3]), ("2", [4])]
 
 
 def test_a_request_that_is_always_alone_does_not_wait_for_the_end_of_the_turn(

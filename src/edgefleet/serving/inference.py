@@ -142,7 +142,7 @@ class Inferences:
     def __init__(self, host: ModelHost) -> None:
         self.host = host
         self._tick: Tick[_Waiting[Any, Any, Any]] = Tick(
-            lambda: host.routes, self._answer_later, _fail_later, self._ask_later
+            lambda: host.routes, self._answer_later, self._fail_later, self._ask_later
         )
 
     def find(self, model: str, version: str | None = None) -> Release:
@@ -326,11 +326,18 @@ class Inferences:
         for one, reply in zip(group, self._answer(group, inputs, inferred), strict=True):
             _settle(one, reply)
 
-    def _ask_later(self, one: _Waiting[Any, Any, Any]) -> None:
-        """Ask the release that requests go to now: the one of the request ran nothing of it."""
-        question = one.question
+    def _fail_later(self, one: _Waiting[Any, Any, Any], error: Exception) -> None:
+        if isinstance(error, ReleaseEnded):
+            self._ask_later(one, error)
+            return
+        if isinstance(error, EdgefleetError):
+            _count(one.active, error, one.began.at_ns)
+        _settle(one, error)
+
+    def _ask_later(self, one: _Waiting[Any, Any, Any], end: ReleaseEnded | None = None) -> None:
+        """Ask the release that requests go to now. Without ``end`` nothing of it was run."""
         try:
-            again = self.infer(question.codec, question.request, question.model, question.version)
+            again = self._ask_again(one.active, end or ReleaseEnded(ran=False), one.question)
         except EdgefleetError as error:
             _settle(one, error)
             return
@@ -359,12 +366,6 @@ def _settle(one: _Waiting[Any, Any, Any], reply: object) -> None:
         one.reply.set_exception(reply)
     else:
         one.reply.set_result(reply)
-
-
-def _fail_later(one: _Waiting[Any, Any, Any], error: Exception) -> None:
-    if isinstance(error, EdgefleetError):
-        _count(one.active, error, one.began.at_ns)
-    _settle(one, error)
 
 
 def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:
