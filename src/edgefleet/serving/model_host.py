@@ -60,7 +60,6 @@ class ModelHost:
     def __init__(self, data_dir: Path | None = None, marks: RunMarks | None = None) -> None:
         self.routes: Mapping[str, Release] = {}
         self.generation = 0
-        self.generation_line = b""  # the header line with the generation
         self.activations = 0
         self._models: dict[str, _Loaded] = {}
         self._stuck: list[Release] = []  # retired, and some may still run a request
@@ -111,7 +110,6 @@ class ModelHost:
                     raise _about(one.model, error) from error
             before, self._models = self._models, models
             self.generation = wanted.generation
-            self.generation_line = b"edgefleet-generation: %d\r\n" % wanted.generation
             self.activations += len(fresh)
             self._set_routes()
             await self._retire(_without(before.values(), models.values()))

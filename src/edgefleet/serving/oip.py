@@ -6,30 +6,26 @@ sees whether one set answered both. The id of an answer is that of the request, 
 server makes: ``POST /v2/models/MODEL/truth`` labels the answer by it.
 """
 
-import asyncio
-import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from edgefleet import __version__
-from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
+from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.labels import Truth
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import decode, encode
-from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
-from edgefleet.serving.answers import Answers
+from edgefleet.serving.active_release import Release
+from edgefleet.serving.inference import Answered, Asked, Inferences
 from edgefleet.serving.limits import JSON_HEAD_BYTES
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.refused import Refused, shown
-from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import (
     InferRequest,
     WantedOutput,
-    check_outputs,
     json_length,
     read_inputs,
     read_raw,
@@ -42,39 +38,33 @@ _PLATFORM: Final = "onnxruntime_onnx"
 _NOT_OFFERED: Final = ("classification", "shared_memory_region")
 
 
-@dataclass(frozen=True, slots=True)
-class _Inference:
-    """A parsed request: the inputs to run and the form of the answer."""
-
-    began_ns: int
-    generation_line: bytes
-    answers: Answers
-    id: str
-    inputs: dict[str, Tensor]
-    wanted: tuple[tuple[str, bool], ...]  # name of the output, and whether as binary
-    outputs: tuple[str, ...]  # the names of ``wanted``, and the quality output
-
-
 def render_error(error: EdgefleetError) -> Reply:
     """The protocol's error object, with code, hint and field of edgefleet."""
     body = {"error": error.message, "code": error.code, "hint": error.hint, "field": error.field}
     return Reply(error.status, encode(body), headers=retry_headers(error))
 
 
+@lru_cache(maxsize=4)
+def generation_line(generation: int) -> bytes:
+    """The header line with the number of the set of models."""
+    return b"edgefleet-generation: %d\r\n" % generation
+
+
 class OpenInference:
     """The handler of the inference listener."""
 
-    def __init__(self, host: ModelHost) -> None:
+    def __init__(self, host: ModelHost, inferences: Inferences | None = None) -> None:
         self._host = host
+        self._inferences = inferences or Inferences(host)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
         match request.path.split("/")[1:]:
             case ["v2", "models", model, "infer"]:
                 _allow(request, "POST")
-                return self._infer(request, model, None)
+                return self._inferences.infer(_CODEC, request, model)
             case ["v2", "models", model, "versions", version, "infer"]:
                 _allow(request, "POST")
-                return self._infer(request, model, version)
+                return self._inferences.infer(_CODEC, request, model, version)
             case ["v2", "models", model, "truth"]:
                 _allow(request, "POST")
                 return self._truth(request, model)
@@ -94,95 +84,44 @@ class OpenInference:
                 self._host.check_ready()
                 return _json({"ready": True})
             case ["v2", "models", model] | ["v2", "models", model, "versions", _]:
-                return _metadata(self._find(model, path[4] if len(path) > 4 else None))
+                return _metadata(self._inferences.find(model, path[4] if len(path) > 4 else None))
             case ["v2", "models", model, "ready"] | ["v2", "models", model, "versions", _, "ready"]:
-                self._find(model, path[4] if len(path) > 4 else None)
+                self._inferences.find(model, path[4] if len(path) > 4 else None)
                 return _json({"name": model, "ready": True})
             case ["metrics"]:
                 return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
             case _:
                 raise OperatorError("not_found", f"There is no endpoint /{'/'.join(path)}.")
 
-    def _find(self, model: str, version: str | None) -> Release:
-        active = self._host.routes.get(model)
-        if active is None:
-            raise self._host.not_served(model)
-        if version is not None and version != active.release:
-            raise Refused(
-                Refusal.VERSION,
-                f"The active release is {active.release}, not {version}.",
-                code="not_found",
-                field="version",
-                sent=f"version {shown(version)}",
-                wanted=f"{shown(active.release)} or none",
-            )
-        return active
-
-    def _infer(self, request: Request, model: str, version: str | None) -> Reply | Awaitable[Reply]:
-        began_ns = time.perf_counter_ns()
-        try:
-            active = self._find(model, version)
-        except Refused as error:
-            _count(self._host.routes[model], error)
-            raise
-        try:
-            inference = _read(request, active, began_ns, self._host)
-            inferred = active.infer(inference.inputs, inference.outputs)
-        except EdgefleetError as error:
-            _count(active, error)
-            raise
-        except ReleaseEnded as end:
-            return self._ask_again(active, end, request, model, version)
-        if isinstance(inferred, tuple):
-            return _answer(active, inference, inferred)
-        return self._infer_in_turn(active, inference, inferred, (request, model, version))
-
     def _truth(self, request: Request, model: str) -> Reply:
         """Compare labels of a local program with the answers, as ``/control/truth`` does."""
-        self._find(model, None)
+        self._inferences.find(model)
         truth = decode(request.body, Truth)
         for place, label in enumerate(truth.labels):
             if label.fault:
                 raise OperatorError("bad_request", label.fault, field=f"labels[{place}]")
         return _json(self._host.answers.label(model, truth.labels))
 
-    async def _infer_in_turn(
-        self,
-        active: Release,
-        inference: _Inference,
-        coming: "asyncio.Future[Inferred]",
-        asked: tuple[Request, str, str | None],
-    ) -> Reply:
-        try:
-            inferred = await coming
-        except EdgefleetError as error:
-            _count(active, error)
-            raise
-        except ReleaseEnded as end:
-            again = self._ask_again(active, end, *asked)
-            return again if isinstance(again, Reply) else await again
-        return _answer(active, inference, inferred)
 
-    def _ask_again(
-        self, active: Release, end: ReleaseEnded, request: Request, model: str, version: str | None
-    ) -> Reply | Awaitable[Reply]:
-        """Ask the release that requests go to now. A request that ended it is not asked twice."""
-        if end.ran and self._find(model, version).release == active.release:
-            raise DeviceError(
-                "inference_failed", f"Release {active.release} was ended while it ran this request."
-            )
-        return self._infer(request, model, version)
+class RestCodec:
+    """Open Inference Protocol v2 as JSON, with the binary tensor extension.
+
+    The form of a reply says of each output whether it is binary.
+    """
+
+    def read(self, request: Request, active: Release) -> Asked[tuple[bool, ...]]:
+        """See ``Codec.read``."""
+        return _read(request, active)
+
+    def reply(self, answered: Answered[tuple[bool, ...]]) -> Reply:
+        """See ``Codec.reply``."""
+        return _reply(answered)
 
 
-def _count(active: Release, error: EdgefleetError) -> None:
-    """Count a request that was not answered: failed in the model, or refused before it."""
-    if error.code == "inference_failed":
-        active.stats.failed()
-    else:
-        active.stats.refuse(error, active.release)
+_CODEC: Final = RestCodec()
 
 
-def _read(request: Request, active: Release, began_ns: int, host: ModelHost) -> _Inference:
+def _read(request: Request, active: Release) -> Asked[tuple[bool, ...]]:
     encoding = request.headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise OperatorError(
@@ -191,31 +130,15 @@ def _read(request: Request, active: Release, began_ns: int, host: ModelHost) -> 
     body = request.view
     json_bytes = _json_length(request, len(body))
     if json_bytes == 0:
-        inputs = read_raw(body, active.inputs)
-        wanted = tuple((name, True) for name in active.datatypes)
-        request_id = None
-    else:
-        parsed = decode(
-            request.body if json_bytes == len(body) else bytes(body[:json_bytes]), InferRequest
-        )
-        inputs = read_inputs(
-            parsed, body[json_bytes:], active.inputs, active.wanted.variant.max_batch
-        )
-        binary = parsed.parameters.get("binary_data_output") is True
-        wanted = _wanted(parsed.outputs, active.datatypes, binary=binary)
-        request_id = parsed.id
-    names = tuple(name for name, _ in wanted)
-    quality = active.wanted.quality
-    outputs = names if quality is None or quality.output in names else (*names, quality.output)
-    return _Inference(
-        began_ns,
-        host.generation_line,
-        host.answers,
-        request_id or host.answers.new_id(),
-        inputs,
-        wanted,
-        outputs,
+        names = tuple(active.datatypes)
+        return Asked(read_raw(body, active.inputs), names, (True,) * len(names))
+    parsed = decode(
+        request.body if json_bytes == len(body) else bytes(body[:json_bytes]), InferRequest
     )
+    inputs = read_inputs(parsed, body[json_bytes:], active.inputs, active.wanted.variant.max_batch)
+    binary = parsed.parameters.get("binary_data_output") is True
+    wanted = _wanted(parsed.outputs, active.datatypes, binary=binary)
+    return Asked(inputs, tuple(wanted), tuple(wanted.values()), parsed.id or "")
 
 
 def _json_length(request: Request, size_bytes: int) -> int:
@@ -234,9 +157,10 @@ def _json_length(request: Request, size_bytes: int) -> int:
 
 def _wanted(
     outputs: tuple[WantedOutput, ...], known: Mapping[str, Datatype], *, binary: bool
-) -> tuple[tuple[str, bool], ...]:
+) -> dict[str, bool]:
+    """Whether each wanted output is binary, by its name."""
     if not outputs:
-        return tuple((name, binary) for name in known)
+        return dict.fromkeys(known, binary)
     wanted: dict[str, bool] = {}
     for output in outputs:
         if output.name not in known or output.name in wanted:
@@ -253,61 +177,15 @@ def _wanted(
                     "bad_request", f"The extension {name} is not supported.", field=output.name
                 )
         wanted[output.name] = output.parameters.get("binary_data", binary) is True
-    return tuple(wanted.items())
+    return wanted
 
 
-def _answer(active: Release, inference: _Inference, inferred: Inferred) -> Reply:
-    """Encode the outputs and count the request as served, or as an error of the release.
-
-    The way to a worker and back is no part of the latency, so that releases in trial and confirmed
-    releases compare.
-    """
-    tensors, lost_ns = inferred
-    made = dict(zip(inference.outputs, tensors, strict=True))
-    try:
-        outputs, pieces = _encoded(active, inference, made)
-    except EdgefleetError as error:
-        _count(active, error)
-        raise
-    answer: dict[str, Any] = {
-        "model_name": active.model,
-        "model_version": active.release,
-        "id": inference.id,
-        "outputs": outputs,
-    }
-    head = encode(answer)
-    quality = active.wanted.quality
-    active.stats.succeeded(
-        (time.perf_counter_ns() - inference.began_ns - lost_ns) // 1_000,
-        inference.inputs.get(active.inputs[0].name) if active.inputs else None,
-    )
-    if quality is not None:
-        active.stats.scored(made[quality.output], quality.scores)
-        inference.answers.add(active.model, active.release, inference.id, made[quality.output])
-    if not pieces:
-        return Reply(200, head, lines=inference.generation_line)
-    return Reply(
-        200,
-        b"".join((head, *pieces)),
-        "application/octet-stream",
-        (("Inference-Header-Content-Length", str(len(head))),),
-        inference.generation_line,
-    )
-
-
-def _encoded(
-    active: Release, inference: _Inference, made: Mapping[str, Tensor]
-) -> tuple[list[dict[str, Any]], list[bytes | memoryview]]:
-    """The outputs of the answer and their binary tensors.
-
-    Raises DeviceError ``inference_failed`` for an output that is not as the manifest says or that
-    has no answer in it, and Refused for one that the client cannot get in this form.
-    """
-    outputs: list[dict[str, Any]] = []
+def _reply(answered: Answered[tuple[bool, ...]]) -> Reply:
+    active, asked = answered.active, answered.asked
     pieces: list[bytes | memoryview] = []
-    check_outputs(active.outputs, made)
-    for name, binary in inference.wanted:
-        tensor = made[name]
+    outputs: list[dict[str, Any]] = []
+    for name, binary in zip(asked.outputs, asked.form, strict=True):
+        tensor = answered.made[name]
         output: dict[str, Any] = {
             "name": name,
             "datatype": active.datatypes[name],
@@ -319,7 +197,24 @@ def _encoded(
         else:
             output["data"] = to_json(name, tensor)
         outputs.append(output)
-    return outputs, pieces
+    head = encode(
+        {
+            "model_name": active.model,
+            "model_version": active.release,
+            "id": answered.id,
+            "outputs": outputs,
+        }
+    )
+    line = generation_line(answered.generation)
+    if not pieces:
+        return Reply(200, head, lines=line)
+    return Reply(
+        200,
+        b"".join((head, *pieces)),
+        "application/octet-stream",
+        (("Inference-Header-Content-Length", str(len(head))),),
+        line,
+    )
 
 
 def _metadata(active: Release) -> Reply:

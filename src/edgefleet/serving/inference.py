@@ -1,0 +1,234 @@
+"""The path of every inference, whatever the protocol of the client.
+
+A protocol has a ``Codec``, which knows its bytes and nothing of releases, queues and counters. This
+module knows nothing of bytes: it finds the release, has the codec read the request, infers, counts,
+and has the codec encode the reply. So every protocol counts, refuses and swaps alike.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, cast
+
+import msgspec
+
+from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.protocol.device import Refusal
+from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
+from edgefleet.serving.model_host import ModelHost
+from edgefleet.serving.refused import Refused, shown
+from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.tensors import check_outputs
+
+Q = TypeVar("Q")
+F = TypeVar("F")
+R = TypeVar("R")
+Q_contra = TypeVar("Q_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Asked(msgspec.Struct, Generic[F], frozen=True):
+    """What a request asks of a release.
+
+    ``inputs`` are arrays of the datatypes and shapes that the release declares; they may be views
+    of the request's body. ``outputs`` are names of declared outputs, each once, in the order of the
+    reply. ``form`` is the codec's own: what it needs to know to encode the reply. ``id`` is the
+    client's id of the request; empty: the answer gets an id of this process. ``timeout_us``: the
+    answer is of no use after this time in microseconds, counted from the start of the request. 0
+    for no limit.
+    """
+
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    form: F
+    id: str = ""
+    timeout_us: int = 0
+
+
+class Answered(msgspec.Struct, Generic[F], frozen=True):
+    """The outputs of ``active`` for ``asked``, checked against its manifest, by name.
+
+    ``made`` may also have the output of which the quality is measured. A tensor is valid until the
+    codec returns: it may be a view of memory that the next request overwrites. ``id`` is that of
+    the request, or a new one. ``generation`` is the number of the set of models.
+    """
+
+    active: Release
+    asked: Asked[F]
+    made: Mapping[str, Tensor]
+    id: str
+    generation: int
+
+
+class Codec(Protocol[Q_contra, F, R_co]):
+    """The forms of one protocol's requests and replies. It has no state, and does not wait.
+
+    ``Q`` is a parsed request with a view of its body, as the transport of the protocol delivers it:
+    ``http1.Request`` for REST, bytes with metadata for gRPC. ``R`` is a reply as this transport
+    sends it: ``http1.Reply``, or a message with trailers. ``F`` is the codec's note from request to
+    reply, see ``Asked.form``. Errors are no replies: they are raised through ``Inferences.infer``
+    to the transport, which has a form for each EdgefleetError (its ``status`` is the HTTP status).
+    """
+
+    def read(self, request: Q_contra, active: Release) -> Asked[F]:
+        """The inputs and wanted outputs of ``request``, checked against the release.
+
+        Called again, with another release, if ``active`` ends before it answers. Raises
+        EdgefleetError, which counts as a refusal of the release: Refused where the interface of the
+        release matters, else OperatorError ``bad_request``.
+        """
+        ...
+
+    def reply(self, answered: Answered[F]) -> R_co:
+        """The encoded answer. Copies what it keeps of the tensors.
+
+        Raises DeviceError ``inference_failed`` for an answer that the protocol cannot express: it
+        counts as an error of the release. Any other EdgefleetError counts as a refusal.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Question(Generic[Q, F, R]):
+    """A request as it came, to be asked of one release or of another."""
+
+    codec: Codec[Q, F, R]
+    request: Q
+    model: str
+    version: str | None
+
+
+class Inferences:
+    """Answers the inference requests of all protocols from the releases of ``host``."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self.host = host
+
+    def find(self, model: str, version: str | None = None) -> Release:
+        """The release that answers requests to ``model``. ``version`` is its name, or None.
+
+        Raises DeviceError ``not_ready``, OperatorError ``not_found``, or Refused for another
+        version.
+        """
+        active = self.host.routes.get(model)
+        if active is None:
+            raise self.host.not_served(model)
+        if version is not None and version != active.release:
+            raise Refused(
+                Refusal.VERSION,
+                f"The active release is {active.release}, not {version}.",
+                code="not_found",
+                field="version",
+                sent=f"version {shown(version)}",
+                wanted=f"{shown(active.release)} or none",
+            )
+        return active
+
+    def infer(
+        self, codec: Codec[Q, F, R], request: Q, model: str, version: str | None = None
+    ) -> R | Awaitable[R]:
+        """The reply now, or a coroutine that must be awaited once. Call it on the event loop.
+
+        Raises EdgefleetError, now or from the coroutine: those of ``find``, of the codec and of
+        ``Release.infer``, and NetworkError ``timeout``. Each one is counted.
+        """
+        began_ns = time.perf_counter_ns()
+        try:
+            active = self.find(model, version)
+        except Refused as error:
+            _count(self.host.routes[model], error)
+            raise
+        generation = self.host.generation
+        try:
+            asked = codec.read(request, active)
+            inferred = active.infer(asked.inputs, _run_outputs(active, asked.outputs))
+        except EdgefleetError as error:
+            _count(active, error)
+            raise
+        except ReleaseEnded as end:
+            return self._ask_again(active, end, _Question(codec, request, model, version))
+        if isinstance(inferred, tuple):
+            return self._answer(codec, active, asked, inferred, (began_ns, generation))
+        question = _Question(codec, request, model, version)
+        return self._infer_in_turn(question, active, asked, inferred, (began_ns, generation))
+
+    async def _infer_in_turn(
+        self,
+        question: _Question[Q, F, R],
+        active: Release,
+        asked: Asked[F],
+        coming: "asyncio.Future[Inferred]",
+        began: tuple[int, int],
+    ) -> R:
+        try:
+            inferred = await coming
+        except EdgefleetError as error:
+            _count(active, error)
+            raise
+        except ReleaseEnded as end:
+            again = self._ask_again(active, end, question)
+            return await cast("Awaitable[R]", again) if isinstance(again, Awaitable) else again
+        return self._answer(question.codec, active, asked, inferred, began)
+
+    def _ask_again(
+        self, active: Release, end: ReleaseEnded, question: _Question[Q, F, R]
+    ) -> R | Awaitable[R]:
+        """Ask the release that requests go to now. A request that ended it is not asked twice."""
+        model, version = question.model, question.version
+        if end.ran and self.find(model, version).release == active.release:
+            raise DeviceError(
+                "inference_failed", f"Release {active.release} was ended while it ran this request."
+            )
+        return self.infer(question.codec, question.request, model, version)
+
+    def _answer(
+        self,
+        codec: Codec[Q, F, R],
+        active: Release,
+        asked: Asked[F],
+        inferred: Inferred,
+        began: tuple[int, int],
+    ) -> R:
+        """Encode the outputs and count the request as served, or as an error of the release.
+
+        The way to a worker and back is no part of the latency, so that releases in trial and
+        confirmed releases compare.
+        """
+        tensors, lost_ns = inferred
+        made = dict(zip(_run_outputs(active, asked.outputs), tensors, strict=True))
+        answers = self.host.answers
+        request_id = asked.id or answers.new_id()
+        began_ns, generation = began
+        try:
+            check_outputs(active.outputs, made)
+            reply = codec.reply(Answered(active, asked, made, request_id, generation))
+        except EdgefleetError as error:
+            _count(active, error)
+            raise
+        active.stats.succeeded(
+            (time.perf_counter_ns() - began_ns - lost_ns) // 1_000,
+            asked.inputs.get(active.inputs[0].name) if active.inputs else None,
+        )
+        quality = active.wanted.quality
+        if quality is not None:
+            scores = made[quality.output]
+            active.stats.scored(scores, quality.scores)
+            answers.add(active.model, active.release, request_id, scores)
+        return reply
+
+
+def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """The outputs to compute: the wanted ones, and the one whose quality is measured."""
+    quality = active.wanted.quality
+    if quality is None or quality.output in outputs:
+        return outputs
+    return (*outputs, quality.output)
+
+
+def _count(active: Release, error: EdgefleetError) -> None:
+    """Count a request that was not answered: failed in the model, or refused before it."""
+    if error.code == "inference_failed":
+        active.stats.failed()
+    else:
+        active.stats.refuse(error, active.release)
