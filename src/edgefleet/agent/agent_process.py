@@ -182,7 +182,8 @@ class Device:
             must_enrol=must_enrol,
         )
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
-        serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
+        grpc = ("--serve-grpc", settings.serve_grpc) if settings.serve_grpc else ()
+        serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve, *grpc,
                    "--data-dir", storage.locate(MODELS))  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:

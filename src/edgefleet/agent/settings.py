@@ -38,6 +38,7 @@ class AgentSettings:
     data_dir: Path
     trust: Path
     serve: str
+    serve_grpc: str = ""
     claim: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
@@ -82,6 +83,9 @@ OPTIONS: Final = (
     _Option("claim", "the claim itself; every user of the device can see it", "CLAIM", ""),
     _Option("data-dir", "folder for the agent's files", "FOLDER", "edgefleet-agent"),
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
+    _Option(
+        "serve-grpc", "address of inference over gRPC; without it there is none", "HOST:PORT", ""
+    ),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
     _Option("sysfs", "folder with the sensors of the board", "FOLDER", "/sys"),
@@ -144,7 +148,8 @@ def _settings(
         profile=check_name(values["profile"], field="profile"),
         data_dir=Path(values["data_dir"]),
         trust=Path(values["trust"]),
-        serve=_address(values["serve"]),
+        serve=_address(values["serve"], "serve"),
+        serve_grpc=_address(values["serve_grpc"], "serve_grpc") if values["serve_grpc"] else "",
         claim=claim,
         claim_fault=claim_fault,
         labels=_labels(given["label"], environ, table),
@@ -304,11 +309,11 @@ def _labels(
     return tuple(sorted(found.items()))
 
 
-def _address(text: str) -> str:
+def _address(text: str, field: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise OperatorError(
-            "setting_invalid", f"{text!r} is not an address.", field="serve", hint="Give HOST:PORT."
+            "setting_invalid", f"{text!r} is not an address.", field=field, hint="Give HOST:PORT."
         )
     return text
 

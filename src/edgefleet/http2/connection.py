@@ -103,10 +103,10 @@ class ServerConnection:
             limits.control_burst, self._control + int(limits.control_per_s * elapsed_s) + 1
         )
         for stream in tuple(self.streams.values()):
-            slow_to_send = stream.remote_open and stream.hurried
-            if slow_to_send and self.now - stream.received_at > limits.body_s:
-                self._end_by_fault(stream.id, ErrorCode.CANCEL)
-            elif stream.unsent and self.now - stream.sent_at > limits.write_s:
+            sends = stream.remote_open and stream.hurried
+            if (sends and self.now - stream.received_at > limits.body_s) or (
+                stream.unsent and self.now - stream.sent_at > limits.write_s
+            ):
                 self._end_by_fault(stream.id, ErrorCode.CANCEL)
         events, self._events = self._events, []
         return events

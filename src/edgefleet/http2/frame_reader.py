@@ -108,9 +108,7 @@ class FrameReader:
                 continue
             if size - at < HEAD_BYTES:
                 break
-            high, low, kind, flags, number = _HEAD.unpack_from(data, at)
-            length = high << 8 | low
-            after = self._read_frame(data, at + HEAD_BYTES, length, kind, flags, number)
+            after = self._read_frame(data, at)
             if after is None:
                 break
             at = after
@@ -127,11 +125,12 @@ class FrameReader:
         self.begun = True
         return len(PREFACE)
 
-    def _read_frame(
-        self, data: memoryview, at: int, length: int, kind: int, flags: int, number: int
-    ) -> int | None:
-        """Read one frame, whose payload begins ``at``. Returns its end, None if more is needed."""
-        number &= STREAM_MASK
+    def _read_frame(self, data: memoryview, at: int) -> int | None:
+        """Read one frame, which begins ``at``. Returns its end, None if more is needed."""
+        high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
+        length: int = high << 8 | low
+        number: int = stream & STREAM_MASK
+        at += HEAD_BYTES
         if length > self._limits.frame_bytes:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "The frame is too large.")
         if not self._settings_seen and kind != SETTINGS:

@@ -19,7 +19,9 @@ from edgefleet.http2.limits import BLOCKS_REMEMBERED
 
 Headers = Mapping[bytes, bytes]
 
-NO_TABLE: Final = b"\x20"  # "the table has no room": valid at the start of a connection's first block
+NO_TABLE: Final = (
+    b"\x20"  # "the table has no room": valid at the start of a connection's first block
+)
 _LITERAL: Final = b"\x00"  # without indexing, with a literal name
 _INDEXED: Final = 0x80
 _LONG_INDEX: Final = 0xFF

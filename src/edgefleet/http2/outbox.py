@@ -142,9 +142,7 @@ class Outbox:
     def _send_turn(self, stream: Stream, now: float) -> int:
         """Send one frame of the reply. Returns its size in bytes; 0 if the window is closed."""
         piece = stream.unsent[0]
-        size = min(
-            len(piece), self._turn_bytes, self.frame_bytes, self.window, stream.send_window
-        )
+        size = min(len(piece), self._turn_bytes, self.frame_bytes, self.window, stream.send_window)
         if size <= 0:
             return 0
         if size == len(piece):

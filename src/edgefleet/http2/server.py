@@ -290,13 +290,13 @@ class Connection(asyncio.BufferedProtocol):
         for event in events:
             number = event.stream
             try:
-                if type(event) is BodyReceived:
+                if isinstance(event, BodyReceived):
                     receiver = receivers.get(number)
                     if receiver is not None:
                         receiver.received(event.data)
                         if event.ended:
                             receiver.ended()
-                elif type(event) is RequestBegun:
+                elif isinstance(event, RequestBegun):
                     receiver = self._listener.handler(ServerStream(self, number, event.headers))
                     receivers[number] = receiver
                     if event.ended:

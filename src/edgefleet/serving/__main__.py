@@ -18,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Serve the release that the agent activates, over Open Inference Protocol v2.",
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument(
+        "--serve-grpc", metavar="HOST:PORT", help="serve the same protocol over gRPC, too"
+    )
     parser.add_argument("--control-socket", required=True, type=Path, metavar="PATH")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         host, port = read_address(options.listen)
-        settings = ServingSettings(host, port, options.control_socket, options.data_dir)
+        grpc = read_address(options.serve_grpc, "serve-grpc") if options.serve_grpc else None
+        settings = ServingSettings(host, port, options.control_socket, options.data_dir, grpc)
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")

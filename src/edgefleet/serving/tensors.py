@@ -7,9 +7,9 @@ little-endian, row-major, without padding; BYTES are a 32-bit length before each
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -63,6 +63,22 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     return int(given) if given.isdigit() and len(given) <= 12 else -1
 
 
+class DeclaredInput(Protocol):
+    """What each protocol says of an input."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def datatype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+D = TypeVar("D", bound=DeclaredInput)
+
+
 def read_inputs(
     request: InferRequest, binary: memoryview, specs: Sequence[TensorSpec], max_batch: int
 ) -> dict[str, Tensor]:
@@ -70,10 +86,38 @@ def read_inputs(
 
     Raises Refused; its field is the invalid input.
     """
+    used_bytes = 0
+
+    def read(tensor: InputTensor, spec: TensorSpec) -> Tensor:
+        nonlocal used_bytes
+        size_bytes = tensor.parameters.get("binary_data_size")
+        if size_bytes is None:
+            return _from_json(tensor, spec)
+        if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
+            raise _bad(tensor.name, "binary_data_size is larger than the rest of the body.")
+        piece = binary[used_bytes : used_bytes + size_bytes]
+        used_bytes += size_bytes
+        return from_binary(tensor.name, piece, spec.datatype, tensor.shape)
+
+    arrays = gather_inputs(request.inputs, specs, max_batch, read)
+    if used_bytes != len(binary):
+        raise _bad("inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input.")
+    return arrays
+
+
+def gather_inputs(
+    inputs: Iterable[D],
+    specs: Sequence[TensorSpec],
+    max_batch: int,
+    read: Callable[[D, TensorSpec], Tensor],
+) -> dict[str, Tensor]:
+    """The arrays of ``inputs`` by name, each read by ``read``, all with the same batch size.
+
+    Raises Refused; its field is the invalid input.
+    """
     known = {spec.name: spec for spec in specs}
     arrays: dict[str, Tensor] = {}
-    used_bytes = 0
-    for tensor in request.inputs:
+    for tensor in inputs:
         spec = known.get(tensor.name)
         if spec is None:
             raise Refused(
@@ -86,17 +130,7 @@ def read_inputs(
         if tensor.name in arrays:
             raise _bad(tensor.name, "This input is given twice.")
         _check_shape(tensor, spec, max_batch)
-        size_bytes = tensor.parameters.get("binary_data_size")
-        if size_bytes is None:
-            arrays[tensor.name] = _from_json(tensor, spec)
-            continue
-        if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
-            raise _bad(tensor.name, "binary_data_size is larger than the rest of the body.")
-        piece = binary[used_bytes : used_bytes + size_bytes]
-        arrays[tensor.name] = from_binary(tensor.name, piece, spec.datatype, tensor.shape)
-        used_bytes += size_bytes
-    if used_bytes != len(binary):
-        raise _bad("inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input.")
+        arrays[tensor.name] = read(tensor, spec)
     if missing := sorted(known.keys() - arrays.keys()):
         raise Refused(
             Refusal.MISSING_INPUT,
@@ -233,7 +267,7 @@ def _decoder(kind: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
     return msgspec.json.Decoder(nested)
 
 
-def _check_shape(tensor: InputTensor, spec: TensorSpec, max_batch: int) -> None:
+def _check_shape(tensor: DeclaredInput, spec: TensorSpec, max_batch: int) -> None:
     if tensor.datatype != spec.datatype:
         raise Refused(
             Refusal.DATATYPE,

@@ -13,7 +13,6 @@ from edgefleet.serving.grpc.framing import (
     ENCODINGS,
     Message,
     MessageReader,
-    Room,
     frame,
     inflate,
     timeout_s,
@@ -52,11 +51,14 @@ class Server(Protocol):
 
     loop: asyncio.AbstractEventLoop
     limit_bytes: int
-    room: Room
     head_fields: tuple[tuple[bytes, bytes], ...]
 
     def take(self, count: int) -> None:
         """Count bytes of messages in memory, or fewer. Raises DeviceError ``overloaded``."""
+        ...
+
+    def room(self, size: int, data: memoryview, /) -> memoryview | None:
+        """See ``framing.Room``."""
         ...
 
 
@@ -142,7 +144,9 @@ class Call:
     def framed(self, data: bytes) -> bytes:
         return frame(data, self._encoding)
 
-    def start(self, coming: Awaitable[bytes], then: Callable[["asyncio.Future[bytes]"], None]) -> None:
+    def start(
+        self, coming: Awaitable[bytes], then: Callable[["asyncio.Future[bytes]"], None]
+    ) -> None:
         """Wait for the answer of a method, until the deadline."""
         self._task = asyncio.ensure_future(coming, loop=self._server.loop)
         self._task.add_done_callback(then)
@@ -218,10 +222,7 @@ class UnaryCall(Call):
         if self.done:
             return
         try:
-            if self._message is None:
-                raise CallFailed(Code.INTERNAL, "The request has no complete message.")
-            self.check_deadline()
-            answer = self._method(self.plain(self._message), self)
+            answer = self._method(self.plain(self._whole()), self)
         except Exception as error:  # noqa: BLE001 - each failure is a status
             self.fail_with(error)
             return
@@ -230,6 +231,12 @@ class UnaryCall(Call):
         else:
             self._message = None
             self.start(answer, self._answered)
+
+    def _whole(self) -> Message:
+        if self._message is None:
+            raise CallFailed(Code.INTERNAL, "The request has no complete message.")
+        self.check_deadline()
+        return self._message
 
     def _answered(self, task: "asyncio.Future[bytes]") -> None:
         self._task = None
@@ -262,7 +269,8 @@ class StreamCall(Call):
     """A call with any number of messages, each answered in turn.
 
     A client that sends faster than the method answers waits: its window stays closed while
-    QUEUED_MESSAGES or WAITING_BYTES wait here. A client that does not read its answers gets no more of them.
+    QUEUED_MESSAGES or WAITING_BYTES wait here. A client that does not read its answers gets no
+    more of them.
     """
 
     def __init__(self, server: Server, stream: ServerStream, method: Method) -> None:
@@ -405,7 +413,4 @@ def _accepted(end: CallFailed) -> list[tuple[bytes, bytes]]:
 
 
 def _expired() -> CallFailed:
-    return CallFailed(
-        Code.DEADLINE_EXCEEDED, "The answer was not ready in time.", reason="timeout"
-    )
-
+    return CallFailed(Code.DEADLINE_EXCEEDED, "The answer was not ready in time.", reason="timeout")

@@ -107,7 +107,9 @@ def _inputs(message: InferMessage, active: Release) -> tuple[dict[str, Tensor], 
         contents = head.contents if head.contents is not None else memoryview(b"")
         return read_contents(head.name, contents, spec.datatype, head.shape)
 
-    return gather_inputs(message.inputs, active.inputs, active.wanted.variant.max_batch, read), typed
+    return gather_inputs(
+        message.inputs, active.inputs, active.wanted.variant.max_batch, read
+    ), typed
 
 
 def _outputs(
@@ -152,5 +154,3 @@ def _timeout_us(parameters: dict[str, Parameter], timeout_us: int) -> int:
 
 def _bad(name: str, message: str) -> Refused:
     return Refused(Refusal.MALFORMED, message, field=name)
-
-

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
-from edgefleet.serving.grpc.protobuf import BYTES, Value, fields, sized, varint
+from edgefleet.serving.grpc.protobuf import fields, sized, varint
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 from edgefleet.serving.tensors import from_binary
@@ -60,31 +60,28 @@ def read_contents(
             sent=f"{shown(name)} as typed contents",
             wanted=f"raw contents of {datatype}",
         )
-    pieces: list[Value] = []
-    for number, wire, value in fields(contents):
+    pieces: list[bytes | memoryview] = []
+    for number, _, value in fields(contents):
         if number != wanted:
             raise _bad(
                 name,
                 f"{datatype} belongs in {_NAMES[wanted]}, not in "
                 f"{_NAMES[number] if 0 < number < len(_NAMES) else f'field {number}'}.",
             )
+        if isinstance(value, int):
+            pieces.append(varint(value))
+            continue
         if number == 8:
-            if isinstance(value, int):
-                raise _bad(name, "bytes_contents are bytes.")
             pieces.append(len(value).to_bytes(_LENGTH_BYTES, "little"))
-            pieces.append(value)
-        elif number in _FLOATS:
-            pieces.append(value)
-        else:
-            pieces.append(value if wire == BYTES else varint(value))  # type: ignore[arg-type]
-    data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))  # type: ignore[arg-type]
+        pieces.append(value)
+    data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
     if wanted == 8 or wanted in _FLOATS:
         return from_binary(name, data, datatype, shape)
     numbers = _varints(name, data)
     if len(numbers) != math.prod(shape):
         raise _bad(
-            name, f"{_NAMES[wanted]} has {len(numbers)} values; {list(shape)} needs "
-            f"{math.prod(shape)}.",
+            name,
+            f"{_NAMES[wanted]} has {len(numbers)} values; {list(shape)} needs {math.prod(shape)}.",
         )
     return _as_type(name, numbers, datatype).reshape(shape)
 
@@ -92,7 +89,7 @@ def read_contents(
 def _as_type(name: str, numbers: "np.ndarray[Any, Any]", datatype: Datatype) -> Tensor:
     dtype = NUMPY_TYPES[datatype]
     if dtype.kind == "b":
-        return numbers != 0
+        return numbers.astype(np.bool_)
     if dtype.kind == "i":
         numbers = numbers.view(np.int64)
     array = numbers.astype(dtype)
@@ -122,7 +119,7 @@ def _varints(name: str, data: memoryview) -> "np.ndarray[Any, Any]":
     return numbers
 
 
-def encode_contents(array: Tensor, datatype: str) -> bytes:
+def encode_contents(array: Tensor, datatype: Datatype) -> bytes:
     """The InferTensorContents of ``array``, whose datatype has a typed form."""
     number = _FIELDS[datatype]
     if number == 8:
@@ -135,4 +132,3 @@ def encode_contents(array: Tensor, datatype: str) -> bytes:
 
 def _bad(name: str, message: str) -> Refused:
     return Refused(Refusal.MALFORMED, message, field=name)
-

@@ -10,6 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
+from edgefleet.base.errors import OperatorError
 from edgefleet.serving.grpc.protobuf import (
     BYTES,
     FIXED64,
@@ -111,7 +112,7 @@ def raw_offset(data: memoryview) -> int:
             if tag >> 3 == _RAW_IN:
                 return at
             at += size
-    except ValueError:
+    except OperatorError:
         return 0
     return 0
 
@@ -230,7 +231,9 @@ def reply_head(model: str, version: str) -> bytes:
 def output_head(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
     """An InferOutputTensor without contents, without the key and size before it."""
     sizes = b"".join(map(varint, shape))
-    return sized(1, name.encode()) + sized(2, datatype.encode()) + (sized(3, sizes) if sizes else b"")
+    return (
+        sized(1, name.encode()) + sized(2, datatype.encode()) + (sized(3, sizes) if sizes else b"")
+    )
 
 
 @lru_cache(maxsize=1024)

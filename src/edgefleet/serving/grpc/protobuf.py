@@ -79,7 +79,7 @@ def signed(number: int) -> int:
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, int, Value]]:
-    """The fields of a message: number, wire type and value. Raises OperatorError ``bad_request``."""
+    """The fields of a message: number, wire type, value. Raises OperatorError ``bad_request``."""
     at = 0
     while at < len(data):
         tag, at = read_varint(data, at)
@@ -121,8 +121,10 @@ def decode(data: memoryview, schema: Schema) -> dict[str, Any]:
         if field is None:
             continue
         if field.map:
-            entry = decode(_bytes(value), {1: Field("key", "string"), 2: Field("value", field.kind)})
-            default = {} if isinstance(field.kind, Mapping) else None
+            entry = decode(
+                _bytes(value), {1: Field("key", "string"), 2: Field("value", field.kind)}
+            )
+            default: Any = {} if isinstance(field.kind, Mapping) else None
             message.setdefault(field.name, {})[entry.get("key", "")] = entry.get("value", default)
         elif field.repeated:
             message.setdefault(field.name, []).extend(_items(field.kind, wire, value))
