@@ -89,6 +89,7 @@ class FrameReader:
         self._block_flags = 0
         self._block_own_parent = False
         self._block_frames = 0
+        self._short = min(limits.head_bytes, limits.frame_bytes)
 
     @property
     def block_begun(self) -> bool:
@@ -131,6 +132,24 @@ class FrameReader:
         length: int = high << 8 | low
         number: int = stream & STREAM_MASK
         at += HEAD_BYTES
+        is_plain = self._settings_seen and self._block is None
+        if is_plain and at + length <= len(data) and length <= self._limits.frame_bytes:
+            # The two frames of most requests, without the cases that they are not.
+            end = at + length
+            try:
+                if kind == DATA and flags <= END_STREAM and number and length:
+                    ended = flags == END_STREAM
+                    if self._frames.on_data_begun(number, length, length, ended=ended):
+                        self._frames.on_data(number, data[at:end], ended=ended)
+                    return end
+                if kind == HEADERS and flags == END_HEADERS and number and length <= self._short:
+                    self._frames.on_headers(
+                        number, bytes(data[at:end]), ended=False, own_parent=False
+                    )
+                    return end
+            except StreamFault as fault:
+                self._frames.on_fault(fault)
+                return end
         if length > self._limits.frame_bytes:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "The frame is too large.")
         if not self._settings_seen and kind != SETTINGS:

@@ -11,6 +11,8 @@ from edgefleet.http2.header_block import encode_fields
 from edgefleet.http2.server import ServerStream
 from edgefleet.serving.grpc.framing import (
     ENCODINGS,
+    LARGE_BYTES,
+    PREFIX_BYTES,
     Message,
     MessageReader,
     frame,
@@ -210,6 +212,25 @@ class UnaryCall(Call):
         super().__init__(server, stream)
         self._method = method
         self._message: Message | None = None
+        self._fresh = True
+
+    def received(self, data: memoryview) -> None:
+        size = len(data)
+        if self._fresh and PREFIX_BYTES <= size < LARGE_BYTES:
+            head = bytes(data[:PREFIX_BYTES])
+            if head[0] == 0 and int.from_bytes(head[1:], "big") == size - PREFIX_BYTES:
+                # The whole message at once, as most are: the reader has nothing to do.
+                self._fresh = False
+                try:
+                    self.take(size)
+                except EdgefleetError as error:
+                    self.fail(failure(error))
+                    return
+                self._stream.consume(size)
+                self._message = Message(False, memoryview(bytes(data[PREFIX_BYTES:])))
+                return
+        self._fresh = False
+        super().received(data)
 
     def accept(self, messages: list[Message], size: int) -> None:
         self._stream.consume(size)

@@ -4,6 +4,7 @@ A reply has typed contents if the request had them and the datatypes of all outp
 form; else it is raw. Source: github.com/kserve/open-inference-protocol and Triton's extensions.
 """
 
+import weakref
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -27,9 +28,10 @@ from edgefleet.serving.grpc.infer_message import (
 from edgefleet.serving.grpc.protobuf import sized
 from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.refused import Refused, shown
-from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 from edgefleet.serving.tensors import from_binary, gather_inputs, to_binary
 
+_SMALL_BYTES: Final = 4096  # an output of this size or less is copied: that costs less
 _FINAL_WANTED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = sized(4, encode_parameter("triton_final_response", True))
 
@@ -48,23 +50,55 @@ class Form(NamedTuple):
     final: bool  # the client asked for a mark on the last answer to its request
 
 
+class _Plan(NamedTuple):
+    """What ``GrpcCodec.read`` found out about a head of raw inputs, for one release."""
+
+    release: "weakref.ref[Release]"
+    inputs: tuple[tuple[str, Datatype, tuple[int, ...]], ...]
+    outputs: tuple[str, ...]
+    form: Form
+    timeout_us: int
+
+
 class GrpcCodec:
-    """See ``serving.inference.Codec``."""
+    """See ``serving.inference.Codec``.
+
+    A head that a client repeats is checked once for each release.
+    """
 
     def read(self, request: InferCall, active: Release) -> Asked[Form]:
-        message = request.message
-        inputs, typed = _inputs(message, active)
+        head, raw = request.message
+        plan = head.plan
+        if not isinstance(plan, _Plan) or plan.release() is not active:
+            return self._read(request, active)
+        inputs = {
+            name: from_binary(name, data, datatype, shape)
+            for (name, datatype, shape), data in zip(plan.inputs, raw, strict=True)
+        }
+        timeout_us = _shorter(plan.timeout_us, request.timeout_us)
+        return Asked(inputs, plan.outputs, plan.form, head.id, timeout_us)
+
+    def _read(self, request: InferCall, active: Release) -> Asked[Form]:
+        head = request.message.head
+        inputs, typed = _inputs(request.message, active)
         outputs = tuple(active.datatypes)
-        if message.outputs:
-            outputs = _outputs(message.outputs, active.datatypes)
-        timeout_us = request.timeout_us
-        final = False
-        if message.parameters:
-            final = message.parameters.get(_FINAL_WANTED) is True
-            timeout_us = _timeout_us(message.parameters, timeout_us)
-        if typed:
-            typed = all(has_typed_form(active.datatypes[name]) for name in outputs)
-        return Asked(inputs, outputs, Form(typed, final), message.id, timeout_us)
+        if head.outputs:
+            outputs = _outputs(head.outputs, active.datatypes)
+        given_us = _timeout_us(head.parameters)
+        final = head.parameters.get(_FINAL_WANTED) is True
+        if not typed:
+            names = tuple((one.name, one.shape) for one in head.inputs)
+            datatypes = {spec.name: spec.datatype for spec in active.inputs}
+            head.plan = _Plan(
+                weakref.ref(active),
+                tuple((name, datatypes[name], shape) for name, shape in names),
+                outputs,
+                Form(typed=False, final=final),
+                given_us,
+            )
+        typed = typed and all(has_typed_form(active.datatypes[name]) for name in outputs)
+        timeout_us = _shorter(given_us, request.timeout_us)
+        return Asked(inputs, outputs, Form(typed, final), head.id, timeout_us)
 
     def reply(self, answered: Answered[Form]) -> bytes:
         active, asked = answered.active, answered.asked
@@ -76,25 +110,31 @@ class GrpcCodec:
             if asked.form.typed:
                 head = output_head(name, datatype, tensor.shape)
                 outputs.append(typed_output(head, encode_contents(tensor, datatype)))
-            else:
-                outputs.append(raw_output_head(name, datatype, tensor.shape))
-                raw.append(to_binary(tensor))
+                continue
+            outputs.append(raw_output_head(name, datatype, tensor.shape))
+            small = tensor.nbytes <= _SMALL_BYTES and tensor.dtype == NUMPY_TYPES[datatype]
+            raw.append(tensor.tobytes() if small and datatype != "BYTES" else to_binary(tensor))
         head = reply_head(active.model, active.release)
         if asked.form.final:
             head += _FINAL
         return encode_reply(head, answered.id, outputs, raw)
 
 
+def _shorter(first_us: int, second_us: int) -> int:
+    """The shorter of two times, of which 0 is no limit."""
+    return min(first_us, second_us) if first_us and second_us else first_us or second_us
+
+
 def _inputs(message: InferMessage, active: Release) -> tuple[dict[str, Tensor], bool]:
     """The inputs by name, and whether any has typed contents. Raises Refused."""
-    raw = message.raw
-    typed = any(head.contents is not None for head in message.inputs)
+    heads, raw = message.head.inputs, message.raw
+    typed = any(head.contents is not None for head in heads)
     if typed and raw:
         raise _bad("raw_input_contents", "Raw and typed contents may not be mixed.")
-    if not typed and len(raw) != len(message.inputs):
+    if not typed and len(raw) != len(heads):
         raise _bad(
             "raw_input_contents",
-            f"The request has {len(message.inputs)} inputs and {len(raw)} raw contents.",
+            f"The request has {len(heads)} inputs and {len(raw)} raw contents.",
         )
     pieces = iter(raw)
 
@@ -107,9 +147,7 @@ def _inputs(message: InferMessage, active: Release) -> tuple[dict[str, Tensor], 
         contents = head.contents if head.contents is not None else memoryview(b"")
         return read_contents(head.name, contents, spec.datatype, head.shape)
 
-    return gather_inputs(
-        message.inputs, active.inputs, active.wanted.variant.max_batch, read
-    ), typed
+    return gather_inputs(heads, active.inputs, active.wanted.variant.max_batch, read), typed
 
 
 def _outputs(
@@ -132,8 +170,8 @@ def _outputs(
     return tuple(wanted)
 
 
-def _timeout_us(parameters: dict[str, Parameter], timeout_us: int) -> int:
-    """The shorter of the call's deadline and the parameter ``timeout``. Raises OperatorError."""
+def _timeout_us(parameters: Mapping[str, Parameter]) -> int:
+    """The parameter ``timeout``, 0 without one. Raises OperatorError ``bad_request``."""
     for name in ("sequence_id", "priority"):
         if parameters.get(name):
             raise OperatorError(
@@ -149,7 +187,7 @@ def _timeout_us(parameters: dict[str, Parameter], timeout_us: int) -> int:
         raise OperatorError(
             "bad_request", "timeout is a number of microseconds, 0 or more.", field="timeout"
         )
-    return min(given, timeout_us) if given and timeout_us else given or timeout_us
+    return given
 
 
 def _bad(name: str, message: str) -> Refused:

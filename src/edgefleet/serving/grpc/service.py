@@ -92,11 +92,12 @@ class GrpcService:
         return self._ask(read_infer(data), asked)
 
     def _ask(self, message: InferMessage, asked: Asked) -> bytes | Awaitable[bytes]:
+        head = message.head
         timeout_us = 0
         if asked.deadline is not None:
             timeout_us = max(1, int((asked.deadline - self.loop.time()) * 1e6))
         return self._inferences.infer(
-            self._codec, InferCall(message, timeout_us), message.model, message.version or None
+            self._codec, InferCall(message, timeout_us), head.model, head.version or None
         )
 
     def _infer_of_stream(self, data: memoryview, asked: Asked) -> bytes | Awaitable[bytes]:
