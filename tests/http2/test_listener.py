@@ -123,7 +123,7 @@ class Fails(Echo):
 
 def test_a_handler_that_fails_loses_its_stream_alone() -> None:
     handlers = iter((Fails, Echo))
-    with running(lambda stream: next(handlers)(stream)) as listener:
+    with running(next(handlers)) as listener:
         reported = []
         listener.loop.call_soon_threadsafe(
             listener.loop.set_exception_handler, lambda _, context: reported.append(context)
@@ -164,7 +164,7 @@ def waits() -> type[Waits]:
 
 
 def test_close_answers_the_open_streams_first(waits: type[Waits]) -> None:
-    with running(lambda stream: waits(stream)) as listener:
+    with running(waits) as listener:
         client = Client(listener.port)
         client.request(1)
         assert waits.began.wait(GUARD_S)
@@ -177,7 +177,7 @@ def test_close_answers_the_open_streams_first(waits: type[Waits]) -> None:
 
 
 def test_a_handler_hears_that_its_client_has_gone(waits: type[Waits]) -> None:
-    with running(lambda stream: waits(stream), drain_s=0.1) as listener:
+    with running(waits, drain_s=0.1) as listener:
         client = Client(listener.port)
         client.request(1)
         assert waits.began.wait(GUARD_S)

@@ -53,9 +53,13 @@ def h2spec() -> Path:
     return program
 
 
-def conformance(port: int) -> tuple[int, int, str]:
-    """The numbers of h2spec's cases that ran, and that passed; and what it printed."""
-    command = [str(h2spec()), "-h", "127.0.0.1", "-p", str(port), "--strict", "-o", "5"]
+def conformance(port: int, *sections: str, wait_s: int = 5) -> tuple[int, int, str]:
+    """The numbers of h2spec's cases that ran, and that passed; and what it printed.
+
+    ``wait_s``: the patience with each reply, in seconds.
+    """
+    command = [str(h2spec()), "-h", "127.0.0.1", "-p", str(port), "--strict", "-o", str(wait_s)]
+    command += sections
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
     found = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", done.stdout)
     assert found is not None, done.stdout + done.stderr
