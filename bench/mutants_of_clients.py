@@ -115,7 +115,7 @@ MUTANTS = (
         "an output that is not finite is the client's fault",
         "serving/tensors.py",
         "        raise not_finite(name)\n",
-        '        raise _bad(name, "The tensor has a number that is not finite.")\n',
+        '        raise bad_tensor(name, "The tensor has a number that is not finite.")\n',
         ("tests/serving/test_refused.py",),
     ),
     Mutant(
@@ -128,7 +128,7 @@ MUTANTS = (
     Mutant(
         "a pinned version is not counted",
         "serving/inference.py",
-        "            _count(self.host.routes[model], error)\n            raise\n",
+        "            _count(self.host.routes[model], error, began_ns)\n            raise\n",
         "            raise\n",
         ("tests/serving/test_refused.py",),
     ),

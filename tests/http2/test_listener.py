@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -142,7 +143,7 @@ class Waits(Echo):
 
     began = threading.Event()
     go = threading.Event()
-    aborts: list[int] = []
+    aborts: ClassVar[list[int]] = []
 
     def ended(self) -> None:
         Waits.began.set()

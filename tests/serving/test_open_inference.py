@@ -1,5 +1,6 @@
 """The protocol with its own client (tritonclient), and refused requests."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,10 +135,21 @@ REFUSED: dict[str, tuple[bytes, dict[str, str]]] = {
         body()[:-1] + b',"outputs":[{"name":"probabilities"},{"name":"probabilities"}]}',
         {},
     ),
-    "classification": (
-        body()[:-1] + b',"outputs":[{"name":"probabilities","parameters":{"classification":1}}]}',
+    "no class": (
+        body()[:-1] + b',"outputs":[{"name":"probabilities","parameters":{"classification":0}}]}',
         {},
     ),
+    "an output in shared memory": (
+        body()[:-1]
+        + b',"outputs":[{"name":"probabilities","parameters":{"shared_memory_region":"r"}}]}',
+        {},
+    ),
+    "an input in shared memory": (body(parameters={"shared_memory_region": "r"}), {}),
+    "a sequence": (body()[:-1] + b',"parameters":{"sequence_id":3}}', {}),
+    "a priority": (body()[:-1] + b',"parameters":{"priority":1}}', {}),
+    "a timeout that is no number": (body()[:-1] + b',"parameters":{"timeout":"soon"}}', {}),
+    "a negative timeout": (body()[:-1] + b',"parameters":{"timeout":-1}}', {}),
+    "data that is null": (body(data=None), {}),
     "binary data beyond the body": (
         body(data=[], parameters={"binary_data_size": 256}),
         {},
@@ -146,7 +158,10 @@ REFUSED: dict[str, tuple[bytes, dict[str, str]]] = {
     "a JSON length beyond the body": (body(), {"Inference-Header-Content-Length": "99999"}),
     "a JSON length that is no number": (body(), {"Inference-Header-Content-Length": "-1"}),
     "a raw body of another size": (bytes(10), {"Inference-Header-Content-Length": "0"}),
-    "a compressed body": (body(), {"Content-Encoding": "gzip"}),
+    "a body that is not compressed as it says": (body(), {"Content-Encoding": "gzip"}),
+    "a body that ends early": (gzip.compress(body())[:-9], {"Content-Encoding": "gzip"}),
+    "another compression": (body(), {"Content-Encoding": "br"}),
+    "two compressions": (gzip.compress(body()), {"Content-Encoding": "gzip, gzip"}),
 }
 
 
@@ -189,7 +204,7 @@ def test_nested_data_is_taken_as_flat_data_is(process: ServingProcess, model: Ti
         ("GET", INFER, 405, "method_not_allowed"),
         ("POST", "/v2/models/digits", 405, "method_not_allowed"),
         ("GET", "/control/status", 404, "not_found"),
-        ("POST", "/control/apply", 405, "method_not_allowed"),
+        ("POST", "/control/apply", 404, "not_found"),
     ],
 )
 def test_other_paths_and_verbs_are_typed_errors(
@@ -258,13 +273,12 @@ def test_each_datatype_comes_back_as_it_went(
         inputs = []
         for name, (_, values) in TYPES.items():
             tensor = triton.InferInput(name, [1, 3], name)
+            # The client itself sends no FP16 as JSON; the test below does.
             tensor.set_data_from_numpy(
                 values, binary_data=name != datatype or binary or name == "FP16"
             )
             inputs.append(tensor)
-        wanted = [
-            triton.InferRequestedOutput(f"o{datatype}", binary_data=binary or datatype == "FP16")
-        ]
+        wanted = [triton.InferRequestedOutput(f"o{datatype}", binary_data=binary)]
         got = client.infer("types", inputs, outputs=wanted).as_numpy(f"o{datatype}")
     values = TYPES[datatype][1]
     if datatype == "BYTES":
@@ -275,18 +289,44 @@ def test_each_datatype_comes_back_as_it_went(
         np.testing.assert_array_equal(got, values)
 
 
-def test_half_floats_have_no_json_form_and_say_so(every_type: ServingProcess) -> None:
+def test_half_floats_are_json_both_ways(every_type: ServingProcess) -> None:
+    inputs = [
+        {"name": name, "shape": [1, 3], "datatype": name, "data": values.ravel().tolist()}
+        for name, (_, values) in TYPES.items()
+    ]
+
+    def ask(half: object) -> Answer:
+        changed = [one | {"data": half} if one["name"] == "FP16" else one for one in inputs]
+        asked = {"inputs": changed, "outputs": [{"name": "oFP16"}]}
+        link = HttpLink(every_type.url)
+        return link.request("POST", "/v2/models/types/infer", body=json.dumps(asked).encode())
+
+    (got,) = json.loads(ask([0.1, -1, 65_504]).body)["outputs"]
+    assert (got["datatype"], got["data"]) == ("FP16", [float(np.float16(0.1)), -1.0, 65_504.0])
+    refused = ask([0.1, -1, 70_000])
+    assert refused.status == 400
+    assert json.loads(refused.body)["error"].startswith("FP16: data is not a FP16 tensor")
+
+
+def test_text_that_is_not_utf8_and_bfloat16_are_refused_with_a_sentence(
+    every_type: ServingProcess,
+) -> None:
     with triton.InferenceServerClient(every_type.address) as client:
-        inputs = []
-        for name, (_, values) in TYPES.items():
-            tensor = triton.InferInput(name, [1, 3], name)
-            tensor.set_data_from_numpy(values, binary_data=True)
-            inputs.append(tensor)
-        wanted = [triton.InferRequestedOutput("oFP16", binary_data=False)]
-        before = every_type.model("types").stats
-        with pytest.raises(InferenceServerException, match="FP16 has no JSON form"):
-            client.infer("types", inputs, outputs=wanted)
-        assert every_type.model("types").stats.requests == before.requests
+
+        def refusal(name: str, datatype: str, values: object) -> str:
+            inputs = []
+            for other, (_, right) in TYPES.items():
+                tensor = triton.InferInput(other, [1, 3], datatype if other == name else other)
+                tensor.set_data_from_numpy(values if other == name else right, binary_data=True)
+                inputs.append(tensor)
+            with pytest.raises(InferenceServerException) as caught:
+                client.infer("types", inputs)
+            return str(caught.value)
+
+        raw = np.array([[b"\xff", b"a", b"b"]], np.object_)
+        assert "BYTES: The runtime accepts text in UTF-8 only." in refusal("BYTES", "BYTES", raw)
+        halves = np.zeros((1, 3), np.float32)
+        assert "FP32: The model needs FP32, not BF16." in refusal("FP32", "BF16", halves)
 
 
 def test_nothing_is_served_before_the_first_activation(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.serving import Apply, ServedModel
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.oip import OpenInference, render_error
+from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.routes import render_error
 from support.asking import GUARD_S, Asker, announce, ask, cut, digits, two_models
 from support.http1_wire import running
 from support.serving_process import serving

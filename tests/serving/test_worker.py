@@ -21,7 +21,8 @@ from edgefleet.serving import worker_release
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.limits import SHARED_LOAD_BYTES
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.oip import OpenInference, render_error
+from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.routes import render_error
 from support.asking import GUARD_S, Asker, announce, ask, cut, digits, two_models
 from support.http1_wire import running
 from support.serving_process import ServingProcess, serving

@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the serving process. Returns exit code 0 after SIGTERM, 1 if it cannot start."""
     parser = argparse.ArgumentParser(
         prog="python -m edgefleet.serving",
-        description="Serve the release that the agent activates, over Open Inference Protocol v2.",
+        description="Serve the releases that the agent activates, over Open Inference Protocol "
+        "v2 and the REST API of TensorFlow Serving.",
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
     parser.add_argument(
@@ -24,6 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--control-socket", required=True, type=Path, metavar="PATH")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of this origin call from a browser; * is any; may be repeated",
     )
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
@@ -39,7 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         host, port = read_address(options.listen)
         grpc = read_address(options.serve_grpc, "serve-grpc") if options.serve_grpc else None
-        settings = ServingSettings(host, port, options.control_socket, options.data_dir, grpc)
+        settings = ServingSettings(
+            host,
+            port,
+            options.control_socket,
+            options.data_dir,
+            origins=tuple(options.cors_origin),
+            grpc=grpc,
+        )
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")

@@ -14,6 +14,7 @@ from edgefleet.serving.limits import INLINE_US, QUEUED, RETIRE_S
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import LoadedModel, Tensor
 from edgefleet.serving.stats import Stats
+from edgefleet.serving.tensors import batch_of
 
 _SCORES: Final = ("FP16", "FP32", "FP64")
 
@@ -152,6 +153,7 @@ class ActiveRelease:
         self._idle.clear()
         self.stats.came(run)
         run.add_done_callback(lambda run: loop.call_soon_threadsafe(self._finished, run))
+        answer.add_done_callback(lambda answer: answer.cancelled() and run.cancel())
         return answer
 
     async def retire(self, patience_s: float = RETIRE_S) -> None:
@@ -168,11 +170,14 @@ class ActiveRelease:
     def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Inferred:
         self._marks[self._place] = 1
         self._cpu.start()
+        began_ns = time.perf_counter_ns()
         try:
-            return self._loaded.run(inputs, outputs), 0
+            made = self._loaded.run(inputs, outputs)
         finally:
             self.stats.cpu_ns += self._cpu.stop()
             self._marks[self._place] = 0
+        self.stats.durations.ran(batch_of(inputs), time.perf_counter_ns() - began_ns)
+        return made, 0
 
     def _finished(self, run: Future[Inferred]) -> None:
         answer = self._coming.pop(run)

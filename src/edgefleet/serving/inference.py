@@ -9,23 +9,25 @@ import asyncio
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
 from edgefleet.protocol.device import Refusal
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import check_outputs
+from edgefleet.serving.tensors import batch_of, check_outputs
 
 Q = TypeVar("Q")
 F = TypeVar("F")
 R = TypeVar("R")
 Q_contra = TypeVar("Q_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+_FAILS: Final = ("inference_failed", "overloaded", "timeout")
 
 
 class Asked(msgspec.Struct, Generic[F], frozen=True):
@@ -62,7 +64,7 @@ class Answered(msgspec.Struct, Generic[F], frozen=True):
 
 
 class Codec(Protocol[Q_contra, F, R_co]):
-    """The forms of one protocol's requests and replies. It has no state, and does not wait.
+    """The forms of one protocol's requests and replies. It neither waits nor keeps a request.
 
     ``Q`` is a parsed request with a view of its body, as the transport of the protocol delivers it:
     ``http1.Request`` for REST, bytes with metadata for gRPC. ``R`` is a reply as this transport
@@ -87,6 +89,14 @@ class Codec(Protocol[Q_contra, F, R_co]):
         counts as an error of the release. Any other EdgefleetError counts as a refusal.
         """
         ...
+
+
+class _Began(msgspec.Struct, frozen=True):
+    """When a request began and was read, by the performance counter, and the set of models."""
+
+    at_ns: int
+    read_ns: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +147,24 @@ class Inferences:
         try:
             active = self.find(model, version)
         except Refused as error:
-            _count(self.host.routes[model], error)
+            _count(self.host.routes[model], error, began_ns)
             raise
         generation = self.host.generation
+        read_ns = began_ns
         try:
             asked = codec.read(request, active)
+            read_ns = time.perf_counter_ns()
             inferred = active.infer(asked.inputs, _run_outputs(active, asked.outputs))
         except EdgefleetError as error:
-            _count(active, error)
+            _count(active, error, began_ns)
             raise
         except ReleaseEnded as end:
             return self._ask_again(active, end, _Question(codec, request, model, version))
+        began = _Began(began_ns, read_ns, generation)
         if isinstance(inferred, tuple):
-            return self._answer(codec, active, asked, inferred, (began_ns, generation))
+            return self._answer(codec, active, asked, inferred, began)
         question = _Question(codec, request, model, version)
-        return self._infer_in_turn(question, active, asked, inferred, (began_ns, generation))
+        return self._infer_in_turn(question, active, asked, inferred, began)
 
     async def _infer_in_turn(
         self,
@@ -159,12 +172,14 @@ class Inferences:
         active: Release,
         asked: Asked[F],
         coming: "asyncio.Future[Inferred]",
-        began: tuple[int, int],
+        began: _Began,
     ) -> R:
         try:
+            if asked.timeout_us:
+                await _in_time(coming, asked.timeout_us, began.at_ns)
             inferred = await coming
         except EdgefleetError as error:
-            _count(active, error)
+            _count(active, error, began.at_ns)
             raise
         except ReleaseEnded as end:
             again = self._ask_again(active, end, question)
@@ -188,7 +203,7 @@ class Inferences:
         active: Release,
         asked: Asked[F],
         inferred: Inferred,
-        began: tuple[int, int],
+        began: _Began,
     ) -> R:
         """Encode the outputs and count the request as served, or as an error of the release.
 
@@ -199,15 +214,23 @@ class Inferences:
         made = dict(zip(_run_outputs(active, asked.outputs), tensors, strict=True))
         answers = self.host.answers
         request_id = asked.id or answers.new_id()
-        began_ns, generation = began
+        made_ns = time.perf_counter_ns()
         try:
             check_outputs(active.outputs, made)
-            reply = codec.reply(Answered(active, asked, made, request_id, generation))
+            reply = codec.reply(Answered(active, asked, made, request_id, began.generation))
         except EdgefleetError as error:
-            _count(active, error)
+            _count(active, error, began.at_ns)
             raise
-        active.stats.succeeded(
-            (time.perf_counter_ns() - began_ns - lost_ns) // 1_000,
+        now_ns = time.perf_counter_ns()
+        stats = active.stats
+        stats.durations.answer(
+            batch_of(asked.inputs),
+            began.read_ns - began.at_ns,
+            made_ns - began.read_ns - lost_ns,
+            now_ns - made_ns,
+        )
+        stats.succeeded(
+            (now_ns - began.at_ns - lost_ns) // 1_000,
             asked.inputs.get(active.inputs[0].name) if active.inputs else None,
         )
         quality = active.wanted.quality
@@ -226,9 +249,25 @@ def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:
     return (*outputs, quality.output)
 
 
-def _count(active: Release, error: EdgefleetError) -> None:
+async def _in_time(coming: "asyncio.Future[Inferred]", timeout_us: int, began_ns: int) -> None:
+    """Wait for the inference. Raises NetworkError ``timeout`` if it takes longer, and drops it."""
+    spent_us = (time.perf_counter_ns() - began_ns) // 1_000
+    done, _ = await asyncio.wait((coming,), timeout=max(0, timeout_us - spent_us) / 1e6)
+    if not done:
+        coming.cancel()
+        raise NetworkError(
+            "timeout",
+            f"The model did not answer within the timeout of the request, {timeout_us} us.",
+            field="timeout",
+            hint="Ask later, or with a longer timeout.",
+        )
+
+
+def _count(active: Release, error: EdgefleetError, began_ns: int) -> None:
     """Count a request that was not answered: failed in the model, or refused before it."""
     if error.code == "inference_failed":
         active.stats.failed()
     else:
         active.stats.refuse(error, active.release)
+    if error.code in _FAILS:
+        active.stats.durations.fail(time.perf_counter_ns() - began_ns)

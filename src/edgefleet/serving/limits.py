@@ -6,7 +6,7 @@ from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http2.limits import ConnectionLimits as StreamLimits
 
 INFERENCE: Final = ConnectionLimits(
-    body_bytes=16 << 20, buffered_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=6.0
+    body_bytes=32 << 20, buffered_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=6.0
 )
 GRPC: Final = StreamLimits(connections=256, drain_s=6.0)
 CONTROL: Final = ConnectionLimits(body_bytes=1 << 20, connections=16)
@@ -15,6 +15,8 @@ TENSORS: Final = 64  # inputs, or outputs, of one request
 RANK: Final = 16
 ID_CHARS: Final = 256
 JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tensors
+COMPRESSED_REPLY_BYTES: Final = 1 << 10  # a smaller reply is sent as it is
+UNCOMPRESSED_REPLY_BYTES: Final = 4 << 20  # so is a larger one: it would delay other requests
 
 ANSWERS_KEPT: Final = 65_536  # of each model, for labels that come later; 22 bytes an answer
 RELEASES_REMEMBERED: Final = 255  # of each model, among these answers

@@ -88,6 +88,10 @@ class ModelHost:
             field="model",
         )
 
+    def unserved(self) -> list[str]:
+        """The models whose releases have all ended, by name."""
+        return sorted(self._models.keys() - self.routes.keys())
+
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
@@ -116,10 +120,6 @@ class ModelHost:
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
-
-    def models(self) -> tuple[str, ...]:
-        """The models of the last ``apply``, whether or not one has a route."""
-        return tuple(self._models)
 
     def status(self, url: str, grpc: str = "") -> ServingStatus:
         """The answer to the agent's status request."""

@@ -16,7 +16,8 @@ from edgefleet.serving.control import Control
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.oip import OpenInference, render_error
+from edgefleet.serving.rest import Rest
+from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
 
 
@@ -24,6 +25,7 @@ from edgefleet.serving.run_marks import RunMarks
 class ServingSettings:
     """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set.
 
+    Pages of ``origins`` may call from a browser, see ``Rest``.
     ``grpc`` is the address of gRPC. None: it is not served, and takes no memory.
     """
 
@@ -31,6 +33,7 @@ class ServingSettings:
     port: int
     control_socket: Path
     data_dir: Path | None = None
+    origins: tuple[str, ...] = ()
     grpc: tuple[str, int] | None = None
 
 
@@ -78,7 +81,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.close)
         inference = await listen(
-            OpenInference(models, inferences),
+            Rest(models, inferences, origins=settings.origins),
             host=settings.host,
             port=settings.port,
             limits=INFERENCE,

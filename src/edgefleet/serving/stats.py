@@ -21,6 +21,7 @@ from edgefleet.protocol.bins import (
 )
 from edgefleet.protocol.device import REFUSAL_CHARS, Sketches
 from edgefleet.protocol.serving import LiveStats
+from edgefleet.serving.durations import Durations
 from edgefleet.serving.limits import SKETCH_BUCKETS
 from edgefleet.serving.refused import example_of, kind_of
 from edgefleet.serving.runtime import Tensor
@@ -75,6 +76,7 @@ class Stats:
         self.confidence_sum = 0.0
         self.confidence_count = 0
         self.latency = LatencyHistogram()
+        self.durations = Durations()
         self.confidence = [0] * CONFIDENCE_BINS
         self.classes = [0] * CLASS_BINS
         self.inputs = [0] * INPUT_BINS

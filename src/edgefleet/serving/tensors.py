@@ -7,15 +7,15 @@ little-endian, row-major, without padding; BYTES are a 32-bit length before each
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from edgefleet.base.errors import DeviceError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.wire import Wire
@@ -37,22 +37,22 @@ class InputTensor(Wire, frozen=True, kw_only=True):
     name: str
     shape: Annotated[tuple[int, ...], Meta(max_length=RANK)]
     datatype: str
-    parameters: Parameters = msgspec.field(default_factory=dict)
+    parameters: Parameters | None = None
     data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class WantedOutput(Wire, frozen=True, kw_only=True):
     name: str
-    parameters: Parameters = msgspec.field(default_factory=dict)
+    parameters: Parameters | None = None
 
 
 class InferRequest(Wire, frozen=True, kw_only=True):
-    """The JSON of an inference request. Empty ``outputs`` selects all outputs."""
+    """The JSON of an inference request. Without ``outputs`` all outputs are wanted."""
 
     inputs: Annotated[tuple[InputTensor, ...], Meta(min_length=1, max_length=TENSORS)]
-    outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] = ()
+    outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] | None = None
     id: Annotated[str, Meta(max_length=ID_CHARS)] | None = None
-    parameters: Parameters = msgspec.field(default_factory=dict)
+    parameters: Parameters | None = None
 
 
 def json_length(headers: Mapping[bytes, bytes]) -> int | None:
@@ -63,22 +63,6 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     return int(given) if given.isdigit() and len(given) <= 12 else -1
 
 
-class DeclaredInput(Protocol):
-    """What each protocol says of an input."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def datatype(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-
-D = TypeVar("D", bound=DeclaredInput)
-
-
 def read_inputs(
     request: InferRequest, binary: memoryview, specs: Sequence[TensorSpec], max_batch: int
 ) -> dict[str, Tensor]:
@@ -86,52 +70,39 @@ def read_inputs(
 
     Raises Refused; its field is the invalid input.
     """
+    known = {spec.name: spec for spec in specs}
+    arrays: dict[str, Tensor] = {}
     used_bytes = 0
-
-    def read(tensor: InputTensor, spec: TensorSpec) -> Tensor:
-        nonlocal used_bytes
-        size_bytes = tensor.parameters.get("binary_data_size")
+    for tensor in request.inputs:
+        spec = known.get(tensor.name)
+        if spec is None:
+            raise unknown_input(tensor.name, known)
+        if tensor.name in arrays:
+            raise bad_tensor(tensor.name, "This input is given twice.")
+        check_shape(tensor.name, tensor.datatype, tensor.shape, spec, max_batch)
+        size_bytes = None
+        if tensor.parameters:
+            refuse_shared_memory(tensor.name, tensor.parameters)
+            size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
-            return _from_json(tensor, spec)
+            arrays[tensor.name] = _from_json(tensor, spec)
+            continue
         if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
-            raise _bad(tensor.name, "binary_data_size is larger than the rest of the body.")
+            raise bad_tensor(tensor.name, "binary_data_size is larger than the rest of the body.")
         piece = binary[used_bytes : used_bytes + size_bytes]
+        arrays[tensor.name] = from_binary(tensor.name, piece, spec.datatype, tensor.shape)
         used_bytes += size_bytes
-        return from_binary(tensor.name, piece, spec.datatype, tensor.shape)
-
-    arrays = gather_inputs(request.inputs, specs, max_batch, read)
     if used_bytes != len(binary):
-        raise _bad("inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input.")
+        raise bad_tensor(
+            "inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input."
+        )
+    check_inputs(arrays, known)
     return arrays
 
 
-def gather_inputs(
-    inputs: Iterable[D],
-    specs: Sequence[TensorSpec],
-    max_batch: int,
-    read: Callable[[D, TensorSpec], Tensor],
-) -> dict[str, Tensor]:
-    """The arrays of ``inputs`` by name, each read by ``read``, all with the same batch size.
-
-    Raises Refused; its field is the invalid input.
-    """
-    known = {spec.name: spec for spec in specs}
-    arrays: dict[str, Tensor] = {}
-    for tensor in inputs:
-        spec = known.get(tensor.name)
-        if spec is None:
-            raise Refused(
-                Refusal.UNKNOWN_INPUT,
-                f"This input is unknown; the model has inputs {sorted(known)}.",
-                field=tensor.name,
-                sent=shown(tensor.name),
-                wanted=_names(known),
-            )
-        if tensor.name in arrays:
-            raise _bad(tensor.name, "This input is given twice.")
-        _check_shape(tensor, spec, max_batch)
-        arrays[tensor.name] = read(tensor, spec)
-    if missing := sorted(known.keys() - arrays.keys()):
+def check_inputs(arrays: Mapping[str, Tensor], known: Iterable[str]) -> None:
+    """Raises Refused if an input is missing, or if the inputs are not of one batch."""
+    if missing := sorted(set(known) - arrays.keys()):
         raise Refused(
             Refusal.MISSING_INPUT,
             "This input is missing.",
@@ -140,8 +111,36 @@ def gather_inputs(
             wanted=f"{_names(missing)}, too",
         )
     if len({array.shape[0] for array in arrays.values() if array.ndim}) > 1:
-        raise _bad("inputs", "All inputs must have the same first size, the batch.")
-    return arrays
+        raise bad_tensor("inputs", "All inputs must have the same first size, the batch.")
+
+
+def batch_of(inputs: Mapping[str, Tensor]) -> int:
+    """The number of items of a request: the first size of its first input. 1 for a scalar."""
+    for array in inputs.values():
+        return len(array) if array.ndim else 1
+    return 1
+
+
+def unknown_input(name: str, known: Iterable[str]) -> Refused:
+    """The error for an input that the model does not have."""
+    return Refused(
+        Refusal.UNKNOWN_INPUT,
+        f"This input is unknown; the model has inputs {sorted(known)}.",
+        field=name,
+        sent=shown(name),
+        wanted=_names(known),
+    )
+
+
+def refuse_shared_memory(name: str, parameters: Parameters) -> None:
+    """Raises OperatorError ``bad_request`` for a tensor in shared memory of the client."""
+    if "shared_memory_region" in parameters:
+        raise OperatorError(
+            "bad_request",
+            "Tensors in shared memory are not supported.",
+            field=name,
+            hint="Send the tensor in the body, as binary: a large body is not copied.",
+        )
 
 
 def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
@@ -175,7 +174,7 @@ def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[in
         return np.array(_texts(name, data, count), dtype=object).reshape(shape)
     dtype = NUMPY_TYPES[datatype]
     if len(data) != count * dtype.itemsize:
-        raise _bad(
+        raise bad_tensor(
             name, f"{datatype} {list(shape)} has {count * dtype.itemsize} bytes, not {len(data)}."
         )
     array = np.frombuffer(data, dtype)
@@ -199,11 +198,8 @@ def to_binary(array: Tensor) -> bytes | memoryview:
 def to_json(name: str, array: Tensor) -> list[Any]:
     """The values of ``array``, flat and row-major.
 
-    Raises DeviceError ``inference_failed`` for numbers that are not finite, which the model made,
-    and Refused for half floats: the client can ask for these in binary.
+    Raises DeviceError ``inference_failed`` for numbers that are not finite, which the model made.
     """
-    if array.dtype == np.float16:
-        raise _not_json(name, "FP16 has no JSON form.")
     values = array.ravel().tolist()
     # A finite sum has finite terms, and costs less to check for a short answer.
     if array.dtype.kind == "f" and not math.isfinite(sum(values)) and not np.isfinite(array).all():
@@ -242,57 +238,83 @@ def not_finite(name: str) -> DeviceError:
 
 def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
     data = bytes(tensor.data)
-    if not data:
-        raise _bad(tensor.name, "The input has neither data nor binary_data_size.")
-    if spec.datatype == "FP16":
-        raise _not_json(tensor.name, "FP16 has no JSON form.")
+    if not data or data == b"null":
+        raise bad_tensor(tensor.name, "The input has neither data nor binary_data_size.")
     nested = data[1:64].lstrip().startswith(b"[")
-    dtype = NUMPY_TYPES[spec.datatype]
+    array = array_of(tensor.name, data, spec.datatype, len(tensor.shape) if nested else 1)
+    if array.size != math.prod(tensor.shape) or (nested and array.shape != tensor.shape):
+        raise bad_tensor(tensor.name, f"data does not have shape {list(tensor.shape)}.")
+    return array.reshape(tensor.shape)
+
+
+def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int) -> Tensor:
+    """An array of JSON, or of decoded JSON, that is a list nested ``depth`` times.
+
+    Raises Refused if the elements are not of the datatype or the rows not of one length.
+    """
+    dtype = NUMPY_TYPES[datatype]
     try:
-        values = _decoder(dtype.kind, len(tensor.shape) if nested else 1).decode(data)
+        if isinstance(data, bytes):
+            values = _decoder(dtype.kind, depth).decode(data)
+        else:
+            values = msgspec.convert(data, _nested(dtype.kind, depth))
         with np.errstate(over="raise"):
             array = np.array(values, dtype)
-    except (msgspec.MsgspecError, ValueError, OverflowError, FloatingPointError) as error:
-        raise _bad(tensor.name, f"data is not a {spec.datatype} tensor: {error}.") from error
-    if array.size != math.prod(tensor.shape) or (nested and array.shape != tensor.shape):
-        raise _bad(tensor.name, f"data does not have shape {list(tensor.shape)}.")
-    return array.reshape(tensor.shape)
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        OverflowError,
+        FloatingPointError,
+        RecursionError,
+    ) as error:
+        raise bad_tensor(name, f"data is not a {datatype} tensor: {error}.") from error
+    if array.ndim != depth:  # texts of rows of different lengths
+        raise bad_tensor(name, f"data is not a {datatype} tensor: its rows differ in length.")
+    return array
 
 
 @lru_cache(maxsize=128)
 def _decoder(kind: str, depth: int) -> "msgspec.json.Decoder[list[Any]]":
+    return msgspec.json.Decoder(_nested(kind, depth))
+
+
+@lru_cache(maxsize=128)
+def _nested(kind: str, depth: int) -> Any:
     nested: Any = _ELEMENTS[kind]
     for _ in range(depth):
         nested = list[nested]
-    return msgspec.json.Decoder(nested)
+    return nested
 
 
-def _check_shape(tensor: DeclaredInput, spec: TensorSpec, max_batch: int) -> None:
-    if tensor.datatype != spec.datatype:
+def check_shape(
+    name: str, datatype: str, shape: tuple[int, ...], spec: TensorSpec, max_batch: int
+) -> None:
+    """Raises Refused if an input of this datatype and shape is not as ``spec`` says."""
+    if datatype != spec.datatype:
         raise Refused(
             Refusal.DATATYPE,
-            f"The model needs {spec.datatype}, not {tensor.datatype}.",
-            field=tensor.name,
-            sent=f"{shown(tensor.name)} as {shown(tensor.datatype)}",
+            f"The model needs {spec.datatype}, not {datatype}.",
+            field=name,
+            sent=f"{shown(name)} as {shown(datatype)}",
             wanted=spec.datatype,
         )
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        size > 0 and want in (-1, size) for size, want in zip(tensor.shape, spec.shape, strict=True)
+    fits = len(shape) == len(spec.shape) and all(
+        size > 0 and want in (-1, size) for size, want in zip(shape, spec.shape, strict=True)
     )
     if not fits:
         raise Refused(
             Refusal.SHAPE,
-            f"The model needs shape {list(spec.shape)}, not {list(tensor.shape)}.",
-            field=tensor.name,
-            sent=f"{shown(tensor.name)} of shape {list(tensor.shape)}",
+            f"The model needs shape {list(spec.shape)}, not {list(shape)}.",
+            field=name,
+            sent=f"{shown(name)} of shape {list(shape)}",
             wanted=f"{list(spec.shape)}",
         )
-    if spec.shape[:1] == (-1,) and tensor.shape[0] > max_batch:
+    if spec.shape[:1] == (-1,) and shape[0] > max_batch:
         raise Refused(
             Refusal.SHAPE,
-            f"The batch has {tensor.shape[0]} items; {max_batch} are allowed.",
-            field=tensor.name,
-            sent=f"batches of {tensor.shape[0]}",
+            f"The batch has {shape[0]} items; {max_batch} are allowed.",
+            field=name,
+            sent=f"batches of {shape[0]}",
             wanted=f"{max_batch} or fewer",
         )
 
@@ -310,10 +332,10 @@ def _texts(name: str, data: memoryview, count: int) -> list[str]:
         try:
             texts.append(str(piece, "utf-8"))
         except UnicodeDecodeError as error:
-            raise _bad(name, "The runtime accepts text in UTF-8 only.") from error
+            raise bad_tensor(name, "The runtime accepts text in UTF-8 only.") from error
         at += 4 + size_bytes
     if len(texts) != count or at != len(data):
-        raise _bad(name, f"The bytes do not have exactly {count} elements.")
+        raise bad_tensor(name, f"The bytes do not have exactly {count} elements.")
     return texts
 
 
@@ -321,16 +343,6 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(shown(name) for name in sorted(names)[:_NAMES])
 
 
-def _bad(name: str, message: str) -> Refused:
+def bad_tensor(name: str, message: str) -> Refused:
+    """The error for a tensor whose values cannot be read."""
     return Refused(Refusal.MALFORMED, message, field=name)
-
-
-def _not_json(name: str, message: str) -> Refused:
-    return Refused(
-        Refusal.DATATYPE,
-        message,
-        field=name,
-        hint="Use the binary tensor extension for it.",
-        sent=f"{shown(name)} as JSON",
-        wanted="binary tensors of FP16",
-    )

@@ -28,6 +28,7 @@ from edgefleet.serving.limits import (
 )
 from edgefleet.serving.runtime import Tensor, thread_count
 from edgefleet.serving.stats import Stats, memory_kib
+from edgefleet.serving.tensors import batch_of
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
     PLANS,
@@ -190,7 +191,7 @@ class WorkerRelease:
             self._send_run(inputs, outputs)
             data = self._receive(0)
             if data is not None:
-                return self._result(data, outputs)
+                return self._result(data, inputs, outputs)
             if self.ended:
                 self.stats.failed()
                 raise ReleaseEnded(ran=True)
@@ -238,10 +239,14 @@ class WorkerRelease:
         self._loop.add_reader(self._arrival, self._on_readable)
 
     def _send_next(self) -> None:
-        if self._running is None and self._waiting:
+        while self._running is None and self._waiting:
             waiting = self._waiting.popleft()
+            if waiting.future.done():  # its client waits no more
+                continue
             self._send_run(waiting.inputs, waiting.outputs)
             self._began(waiting)
+        if self._running is None:
+            self._idle.set()
 
     def _began(self, waiting: _Waiting) -> None:
         if self._core is not None:  # this process goes on meanwhile
@@ -315,7 +320,7 @@ class WorkerRelease:
         if self._deadline is not None:
             self._deadline.cancel()
         try:
-            tensors, lost_ns = self._result(data, running.outputs)
+            tensors, lost_ns = self._result(data, running.inputs, running.outputs)
         except (EdgefleetError, ReleaseEnded) as error:
             if not running.future.done():
                 running.future.set_exception(error)
@@ -326,7 +331,9 @@ class WorkerRelease:
                 running.future.set_result((copies, lost_ns))
         self._send_next()
 
-    def _result(self, data: bytes, outputs: Sequence[str]) -> Inferred:
+    def _result(
+        self, data: bytes, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> Inferred:
         """The outputs as views of the shared memory, and the time on the way to it and back."""
         passed_ns = time.perf_counter_ns() - self._sent_ns
         run_ns, cpu_ns = RUN_COST.unpack_from(data)
@@ -334,6 +341,7 @@ class WorkerRelease:
         tensors = self._answers.get(data[RUN_COST.size :])
         if tensors is None:
             tensors = self._read(data, outputs)
+        self.stats.durations.ran(batch_of(inputs), run_ns)
         return tensors, max(0, passed_ns - run_ns)
 
     def _read(self, data: bytes, outputs: Sequence[str]) -> list[Tensor]:

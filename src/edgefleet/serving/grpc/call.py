@@ -29,6 +29,7 @@ from edgefleet.serving.grpc.status import (
 
 QUEUED_MESSAGES: Final = 16  # of one stream, before its client must wait
 WAITING_BYTES: Final = 1 << 20  # the same for their size
+GRACE_S: Final = 0.02  # after the deadline, until a call that has not ended is ended
 UNSENT_BYTES: Final = 4 << 20  # of one stream of replies, before its next message is handled
 
 _OK: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
@@ -156,7 +157,8 @@ class Call:
 
     def watch_deadline(self) -> None:
         if self.deadline is not None and self._timer is None:
-            self._timer = self._server.loop.call_at(self.deadline, self._expired)
+            # An inference ends its own requests at the deadline, and counts them: this is later.
+            self._timer = self._server.loop.call_at(self.deadline + GRACE_S, self._expired)
 
     def check_deadline(self) -> None:
         if self.deadline is not None and self._server.loop.time() >= self.deadline:

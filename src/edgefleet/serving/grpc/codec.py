@@ -8,15 +8,13 @@ import weakref
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Refusal
-from edgefleet.protocol.release import Datatype, TensorSpec
+from edgefleet.protocol.release import Datatype
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.classification import check_classes, classified
 from edgefleet.serving.grpc.contents import encode_contents, has_typed_form, read_contents
 from edgefleet.serving.grpc.infer_message import (
     InferMessage,
-    InputHead,
-    Parameter,
     Parameters,
     encode_parameter,
     encode_reply,
@@ -29,7 +27,16 @@ from edgefleet.serving.grpc.protobuf import sized
 from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
-from edgefleet.serving.tensors import from_binary, gather_inputs, to_binary
+from edgefleet.serving.schedule import timeout_us
+from edgefleet.serving.tensors import (
+    bad_tensor,
+    check_inputs,
+    check_shape,
+    from_binary,
+    refuse_shared_memory,
+    to_binary,
+    unknown_input,
+)
 
 _SMALL_BYTES: Final = 4096  # an output of this size or less is copied: that costs less
 _FINAL_WANTED: Final = "triton_enable_empty_final_response"
@@ -48,6 +55,7 @@ class Form(NamedTuple):
 
     typed: bool
     final: bool  # the client asked for a mark on the last answer to its request
+    classes: tuple[int, ...]  # the number of classes of each output, 0 for its values; or empty
 
 
 class _Plan(NamedTuple):
@@ -75,39 +83,36 @@ class GrpcCodec:
             name: from_binary(name, data, datatype, shape)
             for (name, datatype, shape), data in zip(plan.inputs, raw, strict=True)
         }
-        timeout_us = _shorter(plan.timeout_us, request.timeout_us)
-        return Asked(inputs, plan.outputs, plan.form, head.id, timeout_us)
+        allowed_us = _shorter(plan.timeout_us, request.timeout_us)
+        return Asked(inputs, plan.outputs, plan.form, head.id, allowed_us)
 
     def _read(self, request: InferCall, active: Release) -> Asked[Form]:
         head = request.message.head
         inputs, typed = _inputs(request.message, active)
-        outputs = tuple(active.datatypes)
-        if head.outputs:
-            outputs = _outputs(head.outputs, active.datatypes)
-        given_us = _timeout_us(head.parameters)
-        final = head.parameters.get(_FINAL_WANTED) is True
+        outputs, classes = _outputs(head.outputs, active.datatypes)
+        given_us = timeout_us(head.parameters) if head.parameters else 0
+        form = Form(
+            typed=typed and all(has_typed_form(active.datatypes[name]) for name in outputs),
+            final=head.parameters.get(_FINAL_WANTED) is True,
+            classes=classes,
+        )
         if not typed:
-            names = tuple((one.name, one.shape) for one in head.inputs)
             datatypes = {spec.name: spec.datatype for spec in active.inputs}
-            head.plan = _Plan(
-                weakref.ref(active),
-                tuple((name, datatypes[name], shape) for name, shape in names),
-                outputs,
-                Form(typed=False, final=final),
-                given_us,
-            )
-        typed = typed and all(has_typed_form(active.datatypes[name]) for name in outputs)
-        timeout_us = _shorter(given_us, request.timeout_us)
-        return Asked(inputs, outputs, Form(typed, final), head.id, timeout_us)
+            read = tuple((one.name, datatypes[one.name], one.shape) for one in head.inputs)
+            head.plan = _Plan(weakref.ref(active), read, outputs, form, given_us)
+        return Asked(inputs, outputs, form, head.id, _shorter(given_us, request.timeout_us))
 
     def reply(self, answered: Answered[Form]) -> bytes:
         active, asked = answered.active, answered.asked
+        form = asked.form
         outputs: list[bytes] = []
         raw: list[bytes | memoryview] = []
-        for name in asked.outputs:
+        for place, name in enumerate(asked.outputs):
             tensor = answered.made[name]
             datatype = active.datatypes[name]
-            if asked.form.typed:
+            if form.classes and form.classes[place]:
+                tensor, datatype = classified(name, tensor, form.classes[place]), "BYTES"
+            if form.typed:
                 head = output_head(name, datatype, tensor.shape)
                 outputs.append(typed_output(head, encode_contents(tensor, datatype)))
                 continue
@@ -115,7 +120,7 @@ class GrpcCodec:
             small = tensor.nbytes <= _SMALL_BYTES and tensor.dtype == NUMPY_TYPES[datatype]
             raw.append(tensor.tobytes() if small and datatype != "BYTES" else to_binary(tensor))
         head = reply_head(active.model, active.release)
-        if asked.form.final:
+        if form.final:
             head += _FINAL
         return encode_reply(head, answered.id, outputs, raw)
 
@@ -130,30 +135,41 @@ def _inputs(message: InferMessage, active: Release) -> tuple[dict[str, Tensor], 
     heads, raw = message.head.inputs, message.raw
     typed = any(head.contents is not None for head in heads)
     if typed and raw:
-        raise _bad("raw_input_contents", "Raw and typed contents may not be mixed.")
+        raise bad_tensor("raw_input_contents", "Raw and typed contents may not be mixed.")
     if not typed and len(raw) != len(heads):
-        raise _bad(
+        raise bad_tensor(
             "raw_input_contents",
             f"The request has {len(heads)} inputs and {len(raw)} raw contents.",
         )
     pieces = iter(raw)
-
-    def read(head: InputHead, spec: TensorSpec) -> Tensor:
-        for name in head.parameters:
-            if name.startswith("shared_memory_"):
-                raise _bad(head.name, "Shared memory is not offered; send the tensor itself.")
+    known = {spec.name: spec for spec in active.inputs}
+    max_batch = active.wanted.variant.max_batch
+    arrays: dict[str, Tensor] = {}
+    for head in heads:
+        spec = known.get(head.name)
+        if spec is None:
+            raise unknown_input(head.name, known)
+        if head.name in arrays:
+            raise bad_tensor(head.name, "This input is given twice.")
+        check_shape(head.name, head.datatype, head.shape, spec, max_batch)
+        if head.parameters:
+            refuse_shared_memory(head.name, dict(head.parameters))
         if not typed:
-            return from_binary(head.name, next(pieces), spec.datatype, head.shape)
+            arrays[head.name] = from_binary(head.name, next(pieces), spec.datatype, head.shape)
+            continue
         contents = head.contents if head.contents is not None else memoryview(b"")
-        return read_contents(head.name, contents, spec.datatype, head.shape)
-
-    return gather_inputs(heads, active.inputs, active.wanted.variant.max_batch, read), typed
+        arrays[head.name] = read_contents(head.name, contents, spec.datatype, head.shape)
+    check_inputs(arrays, known)
+    return arrays, typed
 
 
 def _outputs(
     outputs: list[tuple[str, Parameters]], known: Mapping[str, Datatype]
-) -> tuple[str, ...]:
-    wanted: dict[str, None] = {}
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The wanted outputs, and how many classes of each are wanted; empty if of none."""
+    if not outputs:
+        return tuple(known), ()
+    wanted: dict[str, int] = {}
     for name, parameters in outputs:
         if name not in known or name in wanted:
             raise Refused(
@@ -163,32 +179,7 @@ def _outputs(
                 sent="" if name in known else f"output {shown(name)}",
                 wanted=", ".join(map(shown, sorted(known))),
             )
-        for one in parameters:
-            if one == "classification" or one.startswith("shared_memory_"):
-                raise _bad(name, f"The extension {one} is not supported.")
-        wanted[name] = None
-    return tuple(wanted)
-
-
-def _timeout_us(parameters: Mapping[str, Parameter]) -> int:
-    """The parameter ``timeout``, 0 without one. Raises OperatorError ``bad_request``."""
-    for name in ("sequence_id", "priority"):
-        if parameters.get(name):
-            raise OperatorError(
-                "bad_request",
-                "Sequences are not offered: a model here keeps no state between requests."
-                if name == "sequence_id"
-                else "Priorities are not offered: requests are answered in the order they came.",
-                field=name,
-                hint="Leave the parameter out.",
-            )
-    given = parameters.get("timeout", 0)
-    if type(given) is not int or given < 0:
-        raise OperatorError(
-            "bad_request", "timeout is a number of microseconds, 0 or more.", field="timeout"
-        )
-    return given
-
-
-def _bad(name: str, message: str) -> Refused:
-    return Refused(Refusal.MALFORMED, message, field=name)
+        refuse_shared_memory(name, dict(parameters))
+        classes = parameters.get("classification")
+        wanted[name] = 0 if classes is None else check_classes(name, classes, known[name])
+    return tuple(wanted), tuple(wanted.values()) if any(wanted.values()) else ()

@@ -14,7 +14,7 @@ from edgefleet.protocol.release import Datatype
 from edgefleet.serving.grpc.protobuf import fields, sized, varint
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
-from edgefleet.serving.tensors import from_binary
+from edgefleet.serving.tensors import bad_tensor, from_binary
 
 _FIELDS: Final[Mapping[str, int]] = {
     "BOOL": 1,
@@ -63,7 +63,7 @@ def read_contents(
     pieces: list[bytes | memoryview] = []
     for number, _, value in fields(contents):
         if number != wanted:
-            raise _bad(
+            raise bad_tensor(
                 name,
                 f"{datatype} belongs in {_NAMES[wanted]}, not in "
                 f"{_NAMES[number] if 0 < number < len(_NAMES) else f'field {number}'}.",
@@ -79,7 +79,7 @@ def read_contents(
         return from_binary(name, data, datatype, shape)
     numbers = _varints(name, data)
     if len(numbers) != math.prod(shape):
-        raise _bad(
+        raise bad_tensor(
             name,
             f"{_NAMES[wanted]} has {len(numbers)} values; {list(shape)} needs {math.prod(shape)}.",
         )
@@ -94,7 +94,7 @@ def _as_type(name: str, numbers: "np.ndarray[Any, Any]", datatype: Datatype) -> 
         numbers = numbers.view(np.int64)
     array = numbers.astype(dtype)
     if not np.array_equal(array, numbers):
-        raise _bad(name, f"A value does not fit {datatype}.")
+        raise bad_tensor(name, f"A value does not fit {datatype}.")
     return array
 
 
@@ -105,12 +105,12 @@ def _varints(name: str, data: memoryview) -> "np.ndarray[Any, Any]":
         return np.zeros(0, np.uint64)
     last = np.flatnonzero(raw < 0x80)
     if not last.size or last[-1] != raw.size - 1:
-        raise _bad(name, "The contents end in the middle of a number.")
+        raise bad_tensor(name, "The contents end in the middle of a number.")
     first = np.concatenate((np.zeros(1, last.dtype), last[:-1] + 1))
     sizes = last - first + 1
     longest = int(sizes.max())
     if longest > _VARINT_BYTES:
-        raise _bad(name, "The contents have a number of more than 64 bits.")
+        raise bad_tensor(name, "The contents have a number of more than 64 bits.")
     numbers = (raw[first] & 0x7F).astype(np.uint64)
     for place in range(1, longest):
         longer = np.flatnonzero(sizes > place)
@@ -128,7 +128,3 @@ def encode_contents(array: Tensor, datatype: Datatype) -> bytes:
     if number in _FLOATS:
         return sized(number, np.ascontiguousarray(array, NUMPY_TYPES[datatype]).tobytes())
     return sized(number, b"".join(map(varint, array.ravel().tolist())))
-
-
-def _bad(name: str, message: str) -> Refused:
-    return Refused(Refusal.MALFORMED, message, field=name)

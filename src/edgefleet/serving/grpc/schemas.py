@@ -43,20 +43,31 @@ _OUTPUT: Final[Schema] = {
     2: Field("data_type", "enum"),
     3: Field("dims", "int64", repeated=True),
 }
+_GROUP: Final[Schema] = {
+    1: Field("name", "string"),
+    2: Field("count", "int32"),
+    4: Field("kind", "enum"),
+}
+_PARAMETER: Final[Schema] = {1: Field("string_value", "string")}
 _CONFIG: Final[Schema] = {
     1: Field("name", "string"),
     2: Field("platform", "string"),
     4: Field("max_batch_size", "int32"),
     5: Field("input", _INPUT, repeated=True),
     6: Field("output", _OUTPUT, repeated=True),
+    7: Field("instance_group", _GROUP, repeated=True),
+    14: Field("parameters", _PARAMETER, map=True),
     17: Field("backend", "string"),
 }
 MODEL_CONFIG: Final[Schema] = {1: Field("config", _CONFIG)}
 CONFIG_TYPES: Final = {
-    "BOOL": 1, "UINT8": 2, "UINT16": 3, "UINT32": 4, "UINT64": 5, "INT8": 6, "INT16": 7,
-    "INT32": 8, "INT64": 9, "FP16": 10, "FP32": 11, "FP64": 12, "BYTES": 13, "BF16": 14,
+    "TYPE_BOOL": 1, "TYPE_UINT8": 2, "TYPE_UINT16": 3, "TYPE_UINT32": 4, "TYPE_UINT64": 5,
+    "TYPE_INT8": 6, "TYPE_INT16": 7, "TYPE_INT32": 8, "TYPE_INT64": 9, "TYPE_FP16": 10,
+    "TYPE_FP32": 11, "TYPE_FP64": 12, "TYPE_STRING": 13, "TYPE_BF16": 14,
 }  # fmt: skip
 """The numbers of DataType in a model configuration."""
+CONFIG_KINDS: Final = {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2, "KIND_MODEL": 3}
+"""The numbers of Kind in an instance group."""
 
 _DURATION: Final[Schema] = {1: Field("count", "uint64"), 2: Field("ns", "uint64")}
 _DURATIONS: Final[Schema] = {

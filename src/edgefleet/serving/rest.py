@@ -1,0 +1,123 @@
+"""The handler of the inference listener: both REST protocols, health and metrics."""
+
+from collections.abc import Awaitable, Collection
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+from edgefleet.base.errors import EdgefleetError
+from edgefleet.http1.message import Reply, Request
+from edgefleet.serving.bodies import compressed
+from edgefleet.serving.inference import Inferences
+from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
+from edgefleet.serving.model_host import ModelHost
+from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.routes import Endpoints, answer, methods_of, render_error
+from edgefleet.serving.tfs import TensorFlowServing
+
+_HEADERS: Final = "content-type, content-encoding, accept-encoding, inference-header-content-length"
+_EXPOSED: Final = "inference-header-content-length, edgefleet-generation, retry-after"
+_PATHS: Final = 64  # whose endpoints are remembered
+_PREFLIGHT_S: Final = "600"  # how long a browser remembers the answer
+
+
+class Rest:
+    """Answers every request to the listener.
+
+    ``origins``: pages of these origins may call from a browser (CORS); ``*`` is any. None by
+    default.
+    """
+
+    def __init__(
+        self,
+        host: ModelHost,
+        inferences: Inferences | None = None,
+        *,
+        origins: Collection[str] = (),
+    ) -> None:
+        self._host = host
+        inferences = inferences or Inferences(host)
+        self._oip = OpenInference(host, inferences)
+        self._tfs = TensorFlowServing(host, inferences)
+        self._origins = frozenset(origins)
+        self._endpoints = lru_cache(maxsize=_PATHS)(self._find_endpoints)
+
+    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+        headers = request.headers
+        if b"accept-encoding" not in headers and not (self._origins and b"origin" in headers):
+            return self._answer(request)
+        try:
+            reply = self._answer(request)
+        except EdgefleetError as error:
+            reply = render_error(error)
+        return (
+            self._finished(request, reply)
+            if isinstance(reply, Reply)
+            else self._finish(request, reply)
+        )
+
+    def _answer(self, request: Request) -> Reply | Awaitable[Reply]:
+        endpoints = self._endpoints(request.path)
+        if request.method == "OPTIONS" and endpoints and self._allows(request):
+            return _preflight(endpoints)
+        return answer(request, endpoints)
+
+    def _find_endpoints(self, text: str) -> Endpoints:
+        match path := text.split("/")[1:]:
+            case ["v2", *_]:
+                return self._oip.endpoints(path)
+            case ["v1", "models", *rest]:
+                return self._tfs.endpoints(rest)
+            case ["health"]:
+                return {"GET": self._oip.ready}
+            case ["health", "live" | "ready"]:
+                return self._oip.endpoints(["v2", *path])
+            case ["metrics"]:
+                return {"GET": self._metrics}
+            case _:
+                return {}
+
+    def _metrics(self, _: Request) -> Reply:
+        return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
+
+    async def _finish(self, request: Request, coming: Awaitable[Reply]) -> Reply:
+        try:
+            reply = await coming
+        except EdgefleetError as error:
+            reply = render_error(error)
+        return self._finished(request, reply)
+
+    def _finished(self, request: Request, reply: Reply) -> Reply:
+        """The reply as this client accepts it, and with the permission for its browser."""
+        reply = compressed(reply, request.headers)
+        if not self._allows(request):
+            return reply
+        origin = "*" if "*" in self._origins else _origin(request)
+        permission = (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", _EXPOSED),
+            *((("Vary", "Origin"),) if origin != "*" else ()),
+        )
+        return replace(reply, headers=(*reply.headers, *permission))
+
+    def _allows(self, request: Request) -> bool:
+        return b"origin" in request.headers and (
+            "*" in self._origins or _origin(request) in self._origins
+        )
+
+
+def _origin(request: Request) -> str:
+    return request.headers[b"origin"].decode("latin-1")
+
+
+def _preflight(endpoints: Endpoints) -> Reply:
+    """The answer to a browser that asks before it sends a request of another origin."""
+    return Reply(
+        204,
+        content_type="",
+        headers=(
+            ("Access-Control-Allow-Methods", ", ".join(methods_of(endpoints))),
+            ("Access-Control-Allow-Headers", _HEADERS),
+            ("Access-Control-Max-Age", _PREFLIGHT_S),
+        ),
+    )

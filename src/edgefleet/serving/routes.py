@@ -1,0 +1,63 @@
+"""Which methods an endpoint has, and the errors for the others."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.http1.message import Reply, Request, retry_headers
+from edgefleet.protocol.wire import encode
+
+Endpoint = Callable[[Request], Reply | Awaitable[Reply]]
+Endpoints = Mapping[str, Endpoint]
+"""The methods of one path. GET answers HEAD, too. Without methods there is no such path."""
+
+
+class MethodNotAllowed(OperatorError):  # noqa: N818 - the name of the status
+    """The path has other methods, see ``allow``."""
+
+    def __init__(self, method: str, allow: tuple[str, ...]) -> None:
+        super().__init__(
+            "method_not_allowed",
+            f"This endpoint accepts {' and '.join(allow)}, not {method}.",
+            hint="Use a method that the header Allow names.",
+        )
+        self.allow = allow
+
+
+def methods_of(endpoints: Endpoints) -> tuple[str, ...]:
+    """The methods of a path, for the header ``Allow``."""
+    return (*endpoints, "HEAD") if "GET" in endpoints else tuple(endpoints)
+
+
+def answer(request: Request, endpoints: Endpoints) -> Reply | Awaitable[Reply]:
+    """The answer of the endpoint. Raises OperatorError ``not_found`` or MethodNotAllowed."""
+    if not endpoints:
+        raise OperatorError(
+            "not_found",
+            f"There is no endpoint {request.path}.",
+            hint="See docs/inference-protocols.md for the endpoints.",
+        )
+    endpoint = endpoints.get("GET" if request.method == "HEAD" else request.method)
+    if endpoint is None:
+        raise MethodNotAllowed(request.method, methods_of(endpoints))
+    return endpoint(request)
+
+
+def json_reply(value: object) -> Reply:
+    """A reply with the value as JSON."""
+    return Reply(200, encode(value))
+
+
+def render_error(error: EdgefleetError) -> Reply:
+    """The error object of both protocols, with code, hint and field of edgefleet.
+
+    Clients of both protocols show ``error`` alone, so it begins with the name of the tensor or
+    parameter that is wrong.
+    """
+    message = error.message
+    if error.field and error.field not in message:
+        message = f"{error.field}: {message}"
+    body = {"error": message, "code": error.code, "hint": error.hint, "field": error.field}
+    headers = retry_headers(error)
+    if isinstance(error, MethodNotAllowed):
+        headers = (*headers, ("Allow", ", ".join(error.allow)))
+    return Reply(error.status, encode(body), headers=headers)
