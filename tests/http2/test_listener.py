@@ -124,7 +124,11 @@ class Fails(Echo):
 
 def test_a_handler_that_fails_loses_its_stream_alone() -> None:
     handlers = iter((Fails, Echo))
-    with running(next(handlers)) as listener:
+
+    def handler(stream: ServerStream) -> Echo:
+        return next(handlers)(stream)
+
+    with running(handler) as listener:
         reported = []
         listener.loop.call_soon_threadsafe(
             listener.loop.set_exception_handler, lambda _, context: reported.append(context)
