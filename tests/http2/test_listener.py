@@ -11,56 +11,14 @@ from edgefleet.http2 import frames
 from edgefleet.http2.frames import ErrorCode
 from edgefleet.http2.header_block import encode_fields
 from edgefleet.http2.server import ServerStream
+from support.http2_client import GUARD_S, FrameClient
 from support.http2_server import GREETING, HEAD, Echo, running
-from support.http2_wire import GET, POST, Frame, Wire, frame, split
-
-GUARD_S = 20.0
-
-
-class Client:
-    """A client with a socket. It uses ``Wire`` to encode only."""
-
-    def __init__(self, port: int) -> None:
-        self.encoder = Wire()
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=GUARD_S)
-        self.data = b""
-        self.send(frames.PREFACE + frame(frames.SETTINGS, 0, 0))
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def request(self, stream: int, fields=GET, *, ends: bool = True) -> None:
-        self.send(frame(frames.HEADERS, 5 if ends else 4, stream, self.encoder.block(fields)))
-
-    def read(self) -> Frame | None:
-        """The next frame, None at the end."""
-        while len(self.data) < 9 or len(self.data) < 9 + int.from_bytes(self.data[:3], "big"):
-            try:
-                more = self.socket.recv(1 << 16)
-            except ConnectionResetError:
-                return None
-            if not more:
-                return None
-            self.data += more
-        end = 9 + int.from_bytes(self.data[:3], "big")
-        (one,), self.data = split(self.data[:end]), self.data[end:]
-        return one
-
-    def until(self, kind: int) -> Frame:
-        while (one := self.read()) is not None:
-            if one.kind == kind:
-                return one
-        raise AssertionError(f"no frame {kind} came")
-
-    def ended(self) -> bool:
-        while self.read() is not None:
-            pass
-        return True
+from support.http2_wire import POST, frame
 
 
 def test_a_request_is_answered_and_the_connection_stays() -> None:
     with running() as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         for stream in (1, 3):
             client.request(stream)
             assert client.until(frames.DATA).payload == GREETING
@@ -68,7 +26,7 @@ def test_a_request_is_answered_and_the_connection_stays() -> None:
 
 def test_a_large_body_comes_back() -> None:
     with running() as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         body = bytes(range(256)) * 2_000
         client.send(frame(frames.SETTINGS, 0, 0, b"\0\x04\x7f\xff\xff\xff"))
         client.send(frame(frames.WINDOW_UPDATE, 0, 0, b"\x7f\x00\x00\x00"))
@@ -84,10 +42,10 @@ def test_a_large_body_comes_back() -> None:
 
 def test_a_connection_above_the_limit_is_told_so() -> None:
     with running(connections=1) as listener:
-        first = Client(listener.port)
+        first = FrameClient(listener.port)
         first.request(1)
         first.until(frames.DATA)
-        goaway = Client(listener.port).until(frames.GOAWAY)
+        goaway = FrameClient(listener.port).until(frames.GOAWAY)
         assert goaway.payload[4:8] == b"\0\0\0\x0b"
         first.request(3)
         assert first.until(frames.DATA).payload == GREETING
@@ -104,7 +62,7 @@ def test_a_client_without_a_preface_is_disconnected(sent: bytes) -> None:
 
 def test_a_header_block_that_does_not_go_on_is_disconnected() -> None:
     with running(head_s=0.1) as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         client.send(frame(frames.HEADERS, 0, 1, b"\x82"))
         assert client.until(frames.GOAWAY).payload[7] == ErrorCode.PROTOCOL_ERROR
         assert client.ended()
@@ -112,7 +70,7 @@ def test_a_header_block_that_does_not_go_on_is_disconnected() -> None:
 
 def test_an_idle_connection_is_closed_with_goaway() -> None:
     with running(idle_s=0.1) as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         assert client.until(frames.GOAWAY).payload[4:8] == bytes(4)
         assert client.ended()
 
@@ -133,7 +91,7 @@ def test_a_handler_that_fails_loses_its_stream_alone() -> None:
         listener.loop.call_soon_threadsafe(
             listener.loop.set_exception_handler, lambda _, context: reported.append(context)
         )
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         client.request(1)
         reset = client.until(frames.RST_STREAM)
         assert (reset.stream, reset.payload[3]) == (1, ErrorCode.INTERNAL_ERROR)
@@ -170,7 +128,7 @@ def waits() -> type[Waits]:
 
 def test_close_answers_the_open_streams_first(waits: type[Waits]) -> None:
     with running(waits) as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         client.request(1)
         assert waits.began.wait(GUARD_S)
         closing = asyncio.run_coroutine_threadsafe(listener.close(), listener.loop)
@@ -183,7 +141,7 @@ def test_close_answers_the_open_streams_first(waits: type[Waits]) -> None:
 
 def test_a_handler_hears_that_its_client_has_gone(waits: type[Waits]) -> None:
     with running(waits, drain_s=0.1) as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         client.request(1)
         assert waits.began.wait(GUARD_S)
         client.send(frame(frames.RST_STREAM, 0, 1, bytes(4)) + frame(frames.PING, 0, 0, bytes(8)))
@@ -199,7 +157,7 @@ def test_a_client_that_reads_nothing_is_disconnected() -> None:
         return handler
 
     with running(flood, write_s=0.2, write_buffer_bytes=1 << 16) as listener:
-        client = Client(listener.port)
+        client = FrameClient(listener.port)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(frame(frames.SETTINGS, 0, 0, b"\0\x04\x7f\xff\xff\xff"))
         client.send(frame(frames.WINDOW_UPDATE, 0, 0, b"\x7f\x00\x00\x00"))

@@ -1,6 +1,7 @@
 """The protocol over gRPC with its own client (tritonclient.grpc): sync, asyncio and stream."""
 
 import asyncio
+import base64
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_typed_contents_are_answered_with_typed_contents(stub: Any, datatype: st
     answer = stub.ModelInfer(typed_request(datatype, sent))
     assert not answer.raw_output_contents
     assert list(getattr(answer.outputs[0].contents, CONTENTS[datatype])) == sent
-    assert same(triton.InferResult(answer).as_numpy("y"), datatype)
+    assert (answer.outputs[0].datatype, list(answer.outputs[0].shape)) == (datatype, [1, 3])
 
 
 @pytest.mark.parametrize("datatype", VALUES)
@@ -225,7 +226,10 @@ def test_what_is_off_says_so_and_changing_it_is_refused(
         (lambda: client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}), "OFF"),
         (lambda: client.update_log_settings({"log_verbose_level": 3}), "log_verbose_level"),
         (lambda: client.register_system_shared_memory("r", "/r", 8), "shared memory"),
-        (lambda: client.register_cuda_shared_memory("r", b"abc", 0, 8), "shared memory"),
+        (
+            lambda: client.register_cuda_shared_memory("r", base64.b64encode(b"abc"), 0, 8),
+            "shared memory",
+        ),
         (lambda: client.load_model("digits"), "rollout"),
         (lambda: client.unload_model("digits"), "rollout"),
     ):

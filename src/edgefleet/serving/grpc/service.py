@@ -36,7 +36,7 @@ class GrpcService:
         self.loop = asyncio.get_running_loop()
         self.limit_bytes = limit_bytes
         self.head_fields: tuple[tuple[bytes, bytes], ...] = ()
-        self._left_bytes = buffered_bytes
+        self.left_bytes = buffered_bytes
         self._inferences = inferences
         self._host = inferences.host
         self._methods = Methods(inferences)
@@ -73,9 +73,9 @@ class GrpcService:
 
     def take(self, count: int) -> None:
         """Count bytes of messages in memory. Raises DeviceError ``overloaded``."""
-        if count > self._left_bytes:
+        if count > self.left_bytes:
             raise DeviceError("overloaded", "The server has no memory for another message now.")
-        self._left_bytes -= count
+        self.left_bytes -= count
 
     def room(self, size: int, data: memoryview) -> memoryview | None:
         """Memory for a message of ``size`` bytes, so that its first raw tensor is aligned."""
