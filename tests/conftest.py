@@ -23,6 +23,7 @@ FAST = frozenset(
         "base",
         "client",
         "http1",
+        "http2",
         "protocol",
         "rollout",
         "scripts",
@@ -45,6 +46,7 @@ NOT_FAST = frozenset(
         "agent/test_process.py",
         "agent/test_supervisor.py",
         "client/test_real_hub.py",
+        "http2/test_h2spec.py",
         "rollout/test_changes.py",  # mypy
         "rollout/test_overdue.py",
         "web/test_browser.py",

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2 as pb
 
-from edgefleet.base.errors import EdgefleetError, OperatorError
+from edgefleet.base.errors import OperatorError
 from edgefleet.serving.grpc import schemas
 from edgefleet.serving.grpc.contents import encode_contents, read_contents
 from edgefleet.serving.grpc.framing import MessageReader, frame, inflate, timeout_s
@@ -170,7 +170,7 @@ def damaged(draw: random.Random) -> bytes:
     data = bytearray(request_of(draw).SerializeToString() or b"\0")
     for _ in range(draw.randrange(1, 4)):
         data[draw.randrange(len(data))] = draw.randrange(256)
-    return bytes(data[: draw.randrange(1, len(data) + 1)])
+    return bytes(data if draw.randrange(2) else data[: draw.randrange(1, len(data) + 1)])
 
 
 def test_damaged_messages_are_refused_or_read() -> None:
@@ -182,10 +182,10 @@ def test_damaged_messages_are_refused_or_read() -> None:
         for read in (read_infer, lambda data: decode(data, schemas.TRACE)):
             try:
                 read(data)
-                outcomes["read"] += 1
-            except OperatorError as error:
-                assert error.code == "bad_request"
+            except OperatorError:
                 outcomes["refused"] += 1
+            else:
+                outcomes["read"] += 1
     assert min(outcomes.values()) > 100, outcomes
 
 
@@ -197,8 +197,8 @@ def test_damaged_contents_are_refused_or_read() -> None:
             array = read_contents(
                 "x", memoryview(draw.randbytes(draw.randrange(12))), datatype, (2,)
             )
-        except EdgefleetError as error:
-            assert error.code == "bad_request"
+        except OperatorError:
+            continue
         else:
             assert array.shape == (2,)
 
@@ -227,10 +227,12 @@ def test_messages_in_any_parts_are_the_same_messages(encoding: bytes, step: int)
     ],
 )
 def test_a_malformed_message_ends_the_call(data: bytes) -> None:
-    reader = MessageReader(LIMIT, lambda *_: None)
+    def read() -> list[memoryview]:
+        reader = MessageReader(LIMIT, lambda *_: None)
+        return [inflate(one, b"gzip", LIMIT) for one in reader.feed(memoryview(data))]
+
     with pytest.raises(CallFailed):
-        for one in reader.feed(memoryview(data)):
-            inflate(one, b"gzip", LIMIT)
+        read()
 
 
 @pytest.mark.parametrize(
