@@ -103,7 +103,7 @@ class Client:
         return bool(self._unsent)
 
     def read(self) -> None:
-        data = self._rest + self.socket.recv(1 << 20)
+        data = self._rest + self.socket.recv(1 << 16)
         at, ended = 0, 0
         while len(data) - at >= 9:
             high, low, kind, flags, stream = HEAD.unpack_from(data, at)

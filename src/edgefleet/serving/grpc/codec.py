@@ -97,7 +97,7 @@ class GrpcCodec:
             classes=classes,
         )
         if not typed:
-            datatypes = {spec.name: spec.datatype for spec in active.inputs}
+            datatypes: dict[str, Datatype] = {spec.name: spec.datatype for spec in active.inputs}
             read = tuple((one.name, datatypes[one.name], one.shape) for one in head.inputs)
             head.plan = _Plan(weakref.ref(active), read, outputs, form, given_us)
         return Asked(inputs, outputs, form, head.id, _shorter(given_us, request.timeout_us))

@@ -48,7 +48,7 @@ class InputHead:
         self.name = ""
         self.datatype = ""
         self.shape: tuple[int, ...] = ()
-        self.parameters = _NONE
+        self.parameters: Parameters = _NONE
         self.contents: memoryview | None = None
 
 
@@ -86,7 +86,7 @@ def read_infer(data: memoryview) -> InferMessage:
     known = _layouts.get(len(data))
     if known is not None:
         before, head = known
-        if data[: len(before)] == before:
+        if bytes(data[: len(before)]) == before:
             return InferMessage(head, [data[len(before) :]])
     head = RequestHead()
     raw = _read_head(head, data)
