@@ -1,4 +1,4 @@
-"""What a request over gRPC costs, beside grpcio's own server. Writes bench/out/grpc.json.
+"""The cost of a request over gRPC, beside grpcio's own server. Writes bench/out/grpc.json.
 
 The real serving process and grpcio (synchronous, four workers) serve the same model. They take
 turns in one run: ROUNDS times SECONDS each. A server has the first core, the load the last one. The

@@ -76,7 +76,7 @@ def play(seed: int) -> None:
         size = draw.choice((1, 5, 9, 100, 5_000))
         wire.send(bytes(data[at : at + size]))
         answer(draw, wire)
-        wire.read()  # what is sent are whole frames
+        wire.read()  # only whole frames are sent
         at += size
         core = wire.core
         assert len(core.streams) <= LIMITS.concurrent_streams

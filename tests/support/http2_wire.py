@@ -73,7 +73,7 @@ class Wire:
     def read(self) -> list[Frame]:
         """All that the server sends now."""
         pieces: list[bytes] = []
-        while more := self.core.take():
+        while more := self.core.pieces():
             pieces += map(bytes, more)
         return split(b"".join(pieces))
 

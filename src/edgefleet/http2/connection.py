@@ -1,6 +1,6 @@
 """The server's side of one HTTP/2 connection, without a socket and without a clock.
 
-``receive`` takes bytes and returns events; ``take`` returns the bytes to send. The caller sets
+``receive`` takes bytes and returns events; ``pieces`` returns the bytes to send. The caller sets
 ``now``, in seconds, before ``receive`` and ``sweep``.
 
 Source: RFC 9113. Extended CONNECT, server push and priorities are not offered.
@@ -111,9 +111,9 @@ class ServerConnection:
         events, self._events = self._events, []
         return events
 
-    def take(self) -> list[bytes | memoryview]:
+    def pieces(self) -> list[bytes | memoryview]:
         """The next bytes to send. Empty if nothing may be sent now."""
-        return self.outbox.take(self._limits.write_buffer_bytes, self.now)
+        return self.outbox.pieces(self._limits.write_buffer_bytes, self.now)
 
     def shut_down(self) -> None:
         """Answer the streams that are open, and no others."""

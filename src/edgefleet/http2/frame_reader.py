@@ -43,7 +43,7 @@ _GOAWAY_BYTES: Final = 8
 
 
 class Frames(Protocol):
-    """What a reader does with the frames of a client. See ``ServerConnection``."""
+    """The receiver of the frames of a client. See ``ServerConnection``."""
 
     def on_headers(self, number: int, block: bytes, *, ended: bool, own_parent: bool) -> None: ...
 

@@ -10,7 +10,7 @@ from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9  # of each frame
-SMALLEST_FRAME_BYTES: Final = 16_384  # what each peer must accept as a payload
+SMALLEST_FRAME_BYTES: Final = 16_384  # the payload that each peer must accept
 LARGEST_FRAME_BYTES: Final = (1 << 24) - 1
 LARGEST_WINDOW: Final = (1 << 31) - 1
 FIRST_WINDOW: Final = 65_535

@@ -30,7 +30,7 @@ class ConnectionLimits:
     resets_per_s: int = 200
     control_burst: int = 4_000  # PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty and unknown frames
     control_per_s: int = 1_000
-    control_per_request: int = 8  # that each request adds to the budget
+    control_per_request: int = 8  # added by each request to the budget
     errors: int = 1_000  # streams of one connection that break the protocol; then it is closed
     head_s: float = 10.0  # for the preface, and for a header block from its first frame to its last
     body_s: float = 30.0  # without a byte of a body that the client has begun

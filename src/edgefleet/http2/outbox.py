@@ -1,4 +1,4 @@
-"""What a connection sends: control frames at once, replies within the windows of the client.
+"""The output of a connection: control frames at once, replies within the client's windows.
 
 Streams take turns, so that a large reply does not delay a small one.
 """
@@ -28,7 +28,7 @@ class Outbox:
 
     def __init__(self, finished: Callable[[Stream], None], turn_bytes: int = _TURN_BYTES) -> None:
         self.window = FIRST_WINDOW  # of the connection, in bytes
-        self.frame_bytes = SMALLEST_FRAME_BYTES  # that the client accepts
+        self.frame_bytes = SMALLEST_FRAME_BYTES  # the largest payload that the client accepts
         self.unsent_bytes = 0  # of all replies, which wait for a window or the socket
         self.progress = 0  # frames with data so far
         self.sent: list[int] = []  # streams whose handlers waited until all bytes were sent
@@ -108,14 +108,14 @@ class Outbox:
         stream.unsent_bytes = 0
         stream.local_open = False
 
-    def take(self, limit_bytes: int, now: float) -> list[bytes | memoryview]:
+    def pieces(self, limit_bytes: int, now: float) -> list[bytes | memoryview]:
         """The next bytes to send: all control frames, and replies up to ``limit_bytes``."""
         if self._ready:
-            self._take_turns(limit_bytes, now)
+            self._run_turns(limit_bytes, now)
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _take_turns(self, limit_bytes: int, now: float) -> None:
+    def _run_turns(self, limit_bytes: int, now: float) -> None:
         ready = self._ready
         for _ in range(len(ready) + limit_bytes // SMALLEST_FRAME_BYTES):
             if not ready or limit_bytes <= 0:

@@ -323,7 +323,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         core = self.core
         while transport is not None and not self._blocked and not transport.is_closing():
-            pieces = core.take()
+            pieces = core.pieces()
             if not pieces:
                 break
             if len(pieces) == 1:

@@ -37,7 +37,7 @@ _SUPPORTED: Final = frozenset({b"identity", b"gzip", b"deflate"})
 
 
 class Asked(Protocol):
-    """What a method may know of its call."""
+    """The part that a method may know of its call."""
 
     @property
     def deadline(self) -> float | None:
@@ -56,7 +56,7 @@ class Server(Protocol):
     limit_bytes: int
     head_fields: tuple[tuple[bytes, bytes], ...]
 
-    def take(self, count: int) -> None:
+    def account(self, count: int) -> None:
         """Count bytes of messages in memory, or fewer. Raises DeviceError ``overloaded``."""
         ...
 
@@ -72,7 +72,7 @@ def _head(encoding: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
 
 
 class Call:
-    """What all calls share: the deadline, the messages, and the end.
+    """The parts of all calls: the deadline, the messages, and the end.
 
     ``deadline`` and ``encoding`` are those of the client. A call ends once: what comes later is
     not sent.
@@ -104,7 +104,7 @@ class Call:
         if self.done:
             return
         try:
-            self.take(len(data))
+            self.account(len(data))
             self.accept(self._reader.feed(data), len(data))
         except CallFailed as end:
             self.fail(end)
@@ -131,9 +131,9 @@ class Call:
         """Messages have come, with ``size`` bytes of the body."""
         raise NotImplementedError
 
-    def take(self, count: int) -> None:
+    def account(self, count: int) -> None:
         """Count ``count`` bytes of the body until the end of the call."""
-        self._server.take(count)
+        self._server.account(count)
         self._taken_bytes += count
 
     def plain(self, message: Message) -> memoryview:
@@ -141,7 +141,7 @@ class Call:
         if not message.compressed:
             return message.data
         data = inflate(message, self._encoding, self._server.limit_bytes)
-        self.take(len(data))
+        self.account(len(data))
         return data
 
     def framed(self, data: bytes) -> bytes:
@@ -204,7 +204,7 @@ class Call:
             self._timer.cancel()
             self._timer = None
         taken, self._taken_bytes = self._taken_bytes, 0
-        self._server.take(-taken)
+        self._server.account(-taken)
 
 
 class UnaryCall(Call):
@@ -224,7 +224,7 @@ class UnaryCall(Call):
                 # The whole message at once, as most are: the reader has nothing to do.
                 self._fresh = False
                 try:
-                    self.take(size)
+                    self.account(size)
                 except EdgefleetError as error:
                     self.fail(failure(error))
                     return
@@ -284,7 +284,7 @@ class _Waiting(NamedTuple):
     """A message of a stream, the part of the window that it holds, and its memory."""
 
     message: Message
-    held_bytes: int
+    window_bytes: int
     cost_bytes: int
 
 
@@ -342,8 +342,8 @@ class StreamCall(Call):
             while self._waiting and not self.done and self._task is None and not self._stalled:
                 waiting = self._waiting.popleft()
                 self._waiting_bytes -= waiting.cost_bytes
-                if waiting.held_bytes:
-                    self._stream.consume(waiting.held_bytes)
+                if waiting.window_bytes:
+                    self._stream.consume(waiting.window_bytes)
                 self._answer_one(waiting)
         finally:
             self._working = False
@@ -381,7 +381,7 @@ class StreamCall(Call):
         if self.done:
             return
         self._begin()
-        self.take(-self._current_bytes)
+        self.account(-self._current_bytes)
         self._current_bytes = 0
         self._stream.send(self.framed(data))
         if self._stream.unsent_bytes > UNSENT_BYTES:

@@ -59,7 +59,7 @@ class Form(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What ``GrpcCodec.read`` found out about a head of raw inputs, for one release."""
+    """The result of ``GrpcCodec.read`` for a head of raw inputs, for one release."""
 
     release: "weakref.ref[Release]"
     inputs: tuple[tuple[str, Datatype, tuple[int, ...]], ...]
@@ -98,7 +98,9 @@ class GrpcCodec:
         )
         if not typed:
             datatypes: dict[str, Datatype] = {spec.name: spec.datatype for spec in active.inputs}
-            read = tuple((one.name, datatypes[one.name], one.shape) for one in head.inputs)
+            read: tuple[tuple[str, Datatype, tuple[int, ...]], ...] = tuple(
+                (one.name, datatypes[one.name], one.shape) for one in head.inputs
+            )
             head.plan = _Plan(weakref.ref(active), read, outputs, form, given_us)
         return Asked(inputs, outputs, form, head.id, _shorter(given_us, request.timeout_us))
 

@@ -1,6 +1,6 @@
 """The methods of inference.GRPCInferenceService beside ModelInfer, and of grpc.health.v1.Health.
 
-A method takes the bytes of a message and returns those of its answer. What this server does not do
+A method takes the bytes of a message and returns those of its answer. A feature that is not offered
 is refused with a sentence, never ignored: the agent decides which releases are loaded.
 """
 

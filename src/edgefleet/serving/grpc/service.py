@@ -71,7 +71,7 @@ class GrpcService:
         name = path.decode("ascii", "replace")[:128]
         raise CallFailed(Code.UNIMPLEMENTED, f"There is no method {name}.")
 
-    def take(self, count: int) -> None:
+    def account(self, count: int) -> None:
         """Count bytes of messages in memory. Raises DeviceError ``overloaded``."""
         if count > self.left_bytes:
             raise DeviceError("overloaded", "The server has no memory for another message now.")
