@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -325,7 +326,7 @@ def test_text_that_is_not_utf8_and_bfloat16_are_refused_with_a_sentence(
 
         raw = np.array([[b"\xff", b"a", b"b"]], np.object_)
         assert "BYTES: The runtime accepts text in UTF-8 only." in refusal("BYTES", "BYTES", raw)
-        halves = np.zeros((1, 3), np.float32)
+        halves = np.zeros((1, 3), ml_dtypes.bfloat16)
         assert "FP32: The model needs FP32, not BF16." in refusal("FP32", "BF16", halves)
 
 

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from edgefleet.base.errors import DeviceError
@@ -18,29 +15,13 @@ from edgefleet.serving.limits import INLINE_US, QUEUED
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
 from edgefleet.serving.run_marks import RunMarks
+from support.gated_model import Gated
 from support.tiny_models import TinyModel, classifier
 
 BODY = json.dumps(
     {"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}]}
 ).encode()
 INFER = Request("POST", "/v2/models/digits/infer", "", {}, BODY)
-
-
-class Gated:
-    """A model that blocks until the test unblocks it."""
-
-    run_us = 5_000
-    threads = ()
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.fail = False
-
-    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
-        assert self.gate.wait(60)
-        if self.fail:
-            raise DeviceError("inference_failed", "It failed.")
-        return [np.full((1, 10), 0.1, np.float32) for _ in outputs]
 
 
 @pytest.fixture

@@ -182,9 +182,10 @@ class Device:
             must_enrol=must_enrol,
         )
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
-        grpc = ("--serve-grpc", settings.serve_grpc) if settings.serve_grpc else ()
-        serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve, *grpc,
-                   "--data-dir", storage.locate(MODELS))  # fmt: skip
+        more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
+        more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
+        serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
+                   "--data-dir", storage.locate(MODELS), *more)  # fmt: skip
 
         def make_supervisor(ended: Callable[[], None]) -> Supervisor:
             return Supervisor(storage, serving, clock, ended)

@@ -39,6 +39,7 @@ class AgentSettings:
     trust: Path
     serve: str
     serve_grpc: str = ""
+    cors_origin: str = ""  # origins, separated by commas
     claim: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
@@ -85,6 +86,12 @@ OPTIONS: Final = (
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
     _Option(
         "serve-grpc", "address of inference over gRPC; without it there is none", "HOST:PORT", ""
+    ),
+    _Option(
+        "cors-origin",
+        "origins of pages that may ask for inference, separated by commas; * is any",
+        "ORIGIN",
+        "",
     ),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
@@ -150,6 +157,7 @@ def _settings(
         trust=Path(values["trust"]),
         serve=_address(values["serve"], "serve"),
         serve_grpc=_address(values["serve_grpc"], "serve_grpc") if values["serve_grpc"] else "",
+        cors_origin=_origins(values["cors_origin"]),
         claim=claim,
         claim_fault=claim_fault,
         labels=_labels(given["label"], environ, table),
@@ -316,6 +324,20 @@ def _address(text: str, field: str) -> str:
             "setting_invalid", f"{text!r} is not an address.", field=field, hint="Give HOST:PORT."
         )
     return text
+
+
+def _origins(text: str) -> str:
+    origins = tuple(one.strip() for one in text.split(",") if one.strip())
+    for origin in origins:
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and (scheme not in ("http", "https") or not host or "/" in host):
+            raise OperatorError(
+                "setting_invalid",
+                f"{origin!r} is not an origin.",
+                field="cors_origin",
+                hint="Give * or a scheme and a host, such as https://page.example, without a path.",
+            )
+    return ",".join(origins)
 
 
 def _count(text: str, field: str) -> int:

@@ -38,7 +38,7 @@ def plain_body(request: Request, bodies: BodyMemory) -> memoryview:
     plain = _inflated(request.view, INFERENCE.body_bytes, raw=coding == "deflate")
     if len(plain) < LARGE_BODY_BYTES:
         return memoryview(plain)
-    # What waits for a slow model is bounded: all such bodies have one memory.
+    # Requests that wait for a slow model are bounded: all such bodies have one memory.
     room = bodies.room(len(plain), request.headers)
     if room is None:
         raise DeviceError("overloaded", "The server has no memory left for request bodies.")

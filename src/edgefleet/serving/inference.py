@@ -31,7 +31,7 @@ _FAILS: Final = ("inference_failed", "overloaded", "timeout")
 
 
 class Asked(msgspec.Struct, Generic[F], frozen=True):
-    """What a request asks of a release.
+    """A request, read: its inputs and the outputs that it wants of a release.
 
     ``inputs`` are arrays of the datatypes and shapes that the release declares; they may be views
     of the request's body. ``outputs`` are names of declared outputs, each once, in the order of the

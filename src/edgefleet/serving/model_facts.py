@@ -1,4 +1,4 @@
-"""What the protocols say about a model beside inference: the same facts over REST and gRPC.
+"""Facts about a model beside its answers: the same over REST and gRPC.
 
 The values are JSON objects of Triton's extensions: statistics, model configuration, and the index
 of the model repository (github.com/triton-inference-server/server, docs/protocol).

@@ -17,7 +17,7 @@ from edgefleet.serving.tfs import TensorFlowServing
 
 _HEADERS: Final = "content-type, content-encoding, accept-encoding, inference-header-content-length"
 _EXPOSED: Final = "inference-header-content-length, edgefleet-generation, retry-after"
-_PATHS: Final = 64  # whose endpoints are remembered
+_PATHS: Final = 64  # the number of paths with remembered endpoints
 _PREFLIGHT_S: Final = "600"  # how long a browser remembers the answer
 
 

@@ -1,10 +1,13 @@
 """Which methods an endpoint has, and the errors for the others."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, retry_headers
 from edgefleet.protocol.wire import encode
+
+_FIELD_CHARS: Final = 64  # of a name that a client sent
 
 Endpoint = Callable[[Request], Reply | Awaitable[Reply]]
 Endpoints = Mapping[str, Endpoint]
@@ -53,9 +56,7 @@ def render_error(error: EdgefleetError) -> Reply:
     Clients of both protocols show ``error`` alone, so it begins with the name of the tensor or
     parameter that is wrong.
     """
-    message = error.message
-    if error.field and error.field not in message:
-        message = f"{error.field}: {message}"
+    message = f"{error.field[:_FIELD_CHARS]}: {error.message}" if error.field else error.message
     body = {"error": message, "code": error.code, "hint": error.hint, "field": error.field}
     headers = retry_headers(error)
     if isinstance(error, MethodNotAllowed):

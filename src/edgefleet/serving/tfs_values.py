@@ -81,8 +81,10 @@ def decoded(value: Value) -> Any:
 
 
 def is_bare(value: Value) -> bool:
-    """Whether ``value`` begins as a list of numbers, so that it needs no look at its elements."""
-    return isinstance(value, bytes) and value[1:64].lstrip(b" \t\r\n[")[:1] not in (b"{", b"", b'"')
+    """Whether ``value`` is a list that begins with no object: its JSON is read as it is."""
+    if not isinstance(value, bytes) or value[:1] != b"[":
+        return False
+    return value[:64].lstrip(b" \t\r\n[")[:1] not in (b"{", b'"', b"")
 
 
 def is_binary(value: object) -> bool:
