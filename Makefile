@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-serving bench-sim bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-serving bench-sim bench-worker mutants sweep kills models dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make check        format, lint, both type checkers, layers, words"
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
+	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
@@ -90,6 +91,9 @@ kills: models
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py
+
+bench-grpc: $(STAMP)
+	$(BIN)/python bench/grpc_serving.py
 
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py

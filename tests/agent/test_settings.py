@@ -50,6 +50,7 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
         "EDGEFLEET_AGENT_CLAIM_FILE": "absent",
         "EDGEFLEET_AGENT_DATA_DIR": str(tmp_path),
         "EDGEFLEET_AGENT_SERVE": "0.0.0.0:80",
+        "EDGEFLEET_AGENT_SERVE_GRPC": "0.0.0.0:81",
         "EDGEFLEET_AGENT_CORS_ORIGIN": "https://a.example, http://b.example:8080",
         "EDGEFLEET_AGENT_BYTES_PER_S": "1000",
         "EDGEFLEET_AGENT_MODELS_MEMORY_MIB": "512",
@@ -67,6 +68,7 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
         claim="claim",
         data_dir=tmp_path,
         serve="0.0.0.0:80",
+        serve_grpc="0.0.0.0:81",
         cors_origin="https://a.example,http://b.example:8080",
         bytes_per_s=1000,
         models_memory_mib=512,
@@ -99,6 +101,7 @@ def test_the_command_line_wins_over_the_environment_and_this_over_the_file(tmp_p
     [
         (("--serve", "8600"), "serve", "setting_invalid"),
         (("--serve", "host:99999"), "serve", "setting_invalid"),
+        (("--serve-grpc", "8601"), "serve_grpc", "setting_invalid"),
         (("--cors-origin", "page.example"), "cors_origin", "setting_invalid"),
         (("--cors-origin", "https://page.example/path"), "cors_origin", "setting_invalid"),
         (("--bytes-per-s", "-1"), "bytes_per_s", "setting_invalid"),

@@ -182,10 +182,11 @@ class Device:
             must_enrol=must_enrol,
         )
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
+        more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
+        more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS),
-                   *(f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one),
-                   "--threads", str(settings.serve_threads))  # fmt: skip
+                   "--threads", str(settings.serve_threads), *more)  # fmt: skip
         proof = (sys.executable, "-m", "edgefleet.serving.prove",
                  "--threads", str(settings.serve_threads))  # fmt: skip
 

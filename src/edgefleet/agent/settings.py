@@ -38,6 +38,7 @@ class AgentSettings:
     data_dir: Path
     trust: Path
     serve: str
+    serve_grpc: str = ""
     cors_origin: str = ""  # origins, separated by commas
     claim: str = ""
     labels: tuple[tuple[str, str], ...] = ()
@@ -84,6 +85,9 @@ OPTIONS: Final = (
     _Option("claim", "the claim itself; every user of the device can see it", "CLAIM", ""),
     _Option("data-dir", "folder for the agent's files", "FOLDER", "edgefleet-agent"),
     _Option("serve", "address of inference", "HOST:PORT", "127.0.0.1:8600"),
+    _Option(
+        "serve-grpc", "address of inference over gRPC; without it there is none", "HOST:PORT", ""
+    ),
     _Option(
         "cors-origin",
         "origins of pages that may ask for inference, separated by commas; * is any",
@@ -158,7 +162,8 @@ def _settings(
         profile=check_name(values["profile"], field="profile"),
         data_dir=Path(values["data_dir"]),
         trust=Path(values["trust"]),
-        serve=_address(values["serve"]),
+        serve=_address(values["serve"], "serve"),
+        serve_grpc=_address(values["serve_grpc"], "serve_grpc") if values["serve_grpc"] else "",
         cors_origin=_origins(values["cors_origin"]),
         claim=claim,
         claim_fault=claim_fault,
@@ -320,11 +325,11 @@ def _labels(
     return tuple(sorted(found.items()))
 
 
-def _address(text: str) -> str:
+def _address(text: str, field: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 0xFFFF:
         raise OperatorError(
-            "setting_invalid", f"{text!r} is not an address.", field="serve", hint="Give HOST:PORT."
+            "setting_invalid", f"{text!r} is not an address.", field=field, hint="Give HOST:PORT."
         )
     return text
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import stat
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.listening import bind, tcp_socket
 from edgefleet.http1.connection import Connection, Handler, RenderError
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
@@ -45,7 +45,7 @@ async def listen(
     if unix_path is not None:
         await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
     else:
-        await listener.open(_tcp_socket(host, port), None)
+        await listener.open(tcp_socket(host, port), None)
     return listener
 
 
@@ -136,21 +136,6 @@ class Listener:
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise OperatorError(
-            "setting_invalid", f"{host!r} is not an address of this machine.", field="listen"
-        ) from error
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(listening, address, f"{host}:{port}")
-    return listening
-
-
 def _unix_socket(path: Path) -> socket.socket:
     """Bind ``path`` with mode 0600. Replaces the socket file of a killed process."""
     if _answers(path):
@@ -158,7 +143,7 @@ def _unix_socket(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     os.fchmod(listening.fileno(), 0o600)  # Linux gives the file this mode when it is bound
-    _bind(listening, str(path), str(path))
+    bind(listening, str(path), str(path))
     path.chmod(0o600)
     return listening
 
@@ -177,20 +162,3 @@ def _answers(path: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _bind(listening: socket.socket, address: "tuple[object, ...] | str", name: str) -> None:
-    try:
-        listening.bind(address)
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise OperatorError(
-                "address_in_use", f"Another program listens on {name}.", field="listen"
-            ) from error
-        raise OperatorError(
-            "setting_invalid",
-            f"Cannot listen on {name}: {error.strerror or error}.",
-            field="listen",
-        ) from error

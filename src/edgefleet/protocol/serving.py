@@ -152,6 +152,7 @@ class ServingStatus(Wire, frozen=True, kw_only=True):
     pid: int
     version: str = ""  # of edgefleet
     url: str = ""  # where inference is served, http://host:port
+    grpc: str = ""  # the same for gRPC, host:port; empty: it is not served
     generation: int = 0
     memory_mib: int = 0
     cpu: CpuUse | None = None

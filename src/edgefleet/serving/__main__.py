@@ -19,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "v2 and the REST API of TensorFlow Serving.",
     )
     parser.add_argument("--listen", default="127.0.0.1:8500", metavar="HOST:PORT")
+    parser.add_argument(
+        "--serve-grpc", metavar="HOST:PORT", help="serve the same protocol over gRPC, too"
+    )
     parser.add_argument("--control-socket", required=True, type=Path, metavar="PATH")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="load artifacts from this folder only"
@@ -51,8 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         set_thread_count(options.threads)
         host, port = read_address(options.listen)
+        grpc = read_address(options.serve_grpc, "serve-grpc") if options.serve_grpc else None
         settings = ServingSettings(
-            host, port, options.control_socket, options.data_dir, tuple(options.cors_origin)
+            host,
+            port,
+            options.control_socket,
+            options.data_dir,
+            origins=tuple(options.cors_origin),
+            grpc=grpc,
         )
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:

@@ -11,11 +11,12 @@ from edgefleet.serving.model_host import ModelHost
 
 
 class Control:
-    """The handler of the control socket. ``url`` is the address of inference."""
+    """The handler of the control socket. ``url`` and ``grpc`` are the addresses of inference."""
 
-    def __init__(self, host: ModelHost, url: str) -> None:
+    def __init__(self, host: ModelHost, url: str, grpc: str = "") -> None:
         self._host = host
         self._url = url
+        self._grpc = grpc
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
         match request.method, request.path:
@@ -51,4 +52,4 @@ class Control:
         )
 
     def _status(self) -> Reply:
-        return Reply(200, encode(self._host.status(self._url)))
+        return Reply(200, encode(self._host.status(self._url, self._grpc)))

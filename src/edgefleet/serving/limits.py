@@ -3,10 +3,12 @@
 from typing import Final
 
 from edgefleet.http1.limits import ConnectionLimits
+from edgefleet.http2.limits import ConnectionLimits as StreamLimits
 
 INFERENCE: Final = ConnectionLimits(
     body_bytes=32 << 20, buffered_bytes=64 << 20, connections=256, idle_s=120.0, drain_s=6.0
 )
+GRPC: Final = StreamLimits(connections=256, drain_s=6.0)
 CONTROL: Final = ConnectionLimits(body_bytes=1 << 20, connections=16)
 
 TENSORS: Final = 64  # inputs, or outputs, of one request

@@ -111,12 +111,13 @@ class ModelHost:
                 if not self._isolated(one):
                     await self._merge(one.model)
 
-    def status(self, url: str) -> ServingStatus:
+    def status(self, url: str, grpc: str = "") -> ServingStatus:
         """The answer to the agent's status request."""
         return ServingStatus(
             pid=os.getpid(),
             version=__version__,
             url=url,
+            grpc=grpc,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
             cpu=cpu_use(

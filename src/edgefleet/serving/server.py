@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
 from edgefleet.serving.control import Control
+from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest
@@ -24,6 +26,7 @@ class ServingSettings:
     """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set.
 
     Pages of ``origins`` may call from a browser, see ``Rest``.
+    ``grpc`` is the address of gRPC. None: it is not served, and takes no memory.
     """
 
     host: str
@@ -31,13 +34,14 @@ class ServingSettings:
     control_socket: Path
     data_dir: Path | None = None
     origins: tuple[str, ...] = ()
+    grpc: tuple[str, int] | None = None
 
 
-def read_address(text: str) -> tuple[str, int]:
+def read_address(text: str, field: str = "listen") -> tuple[str, int]:
     """Parse ``host:port`` or ``[v6]:port``. Raises OperatorError ``setting_invalid``."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise OperatorError("setting_invalid", f"{text!r} is not HOST:PORT.", field="listen")
+        raise OperatorError("setting_invalid", f"{text!r} is not HOST:PORT.", field=field)
     return host.strip("[]"), int(port)
 
 
@@ -73,25 +77,34 @@ async def serve(
     loop = asyncio.get_running_loop()
     threading.Thread(target=_stop_on_signal, args=(signals, loop, stop), daemon=True).start()
     models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
-    inference = await listen(
-        Rest(models, origins=settings.origins),
-        host=settings.host,
-        port=settings.port,
-        limits=INFERENCE,
-        render_error=render_error,
-        room=models.bodies.room,
-    )
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{shown}:{inference.port}"
-    try:
-        control = await listen(
-            Control(models, url), unix_path=settings.control_socket, limits=CONTROL
+    inferences = Inferences(models)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(models.close)
+        inference = await listen(
+            Rest(models, inferences, origins=settings.origins),
+            host=settings.host,
+            port=settings.port,
+            limits=INFERENCE,
+            render_error=render_error,
+            room=models.bodies.room,
         )
-        try:
-            on_ready(url)
-            await stop.wait()
-        finally:
-            await control.close()
-    finally:
-        await inference.close()
-        await models.close()
+        stack.push_async_callback(inference.close)
+        grpc = ""
+        if settings.grpc is not None:
+            # Imported here: a process without gRPC does not need its memory.
+            from edgefleet.serving.grpc.listener import listen_grpc  # noqa: PLC0415 - see above
+
+            calls = await listen_grpc(inferences, *settings.grpc)
+            stack.push_async_callback(calls.close)
+            grpc = _address(settings.grpc[0], calls.port)
+        url = f"http://{_address(settings.host, inference.port)}"
+        control = await listen(
+            Control(models, url, grpc), unix_path=settings.control_socket, limits=CONTROL
+        )
+        stack.push_async_callback(control.close)
+        on_ready(url)
+        await stop.wait()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""A small HTTP/2 server core (RFC 9113) for inference over gRPC."""

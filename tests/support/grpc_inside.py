@@ -1,0 +1,75 @@
+"""The gRPC listener in a thread of the test, with a model that waits until the test lets it run."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgefleet.base.errors import DeviceError
+from edgefleet.http2.server import Listener
+from edgefleet.serving.active_release import ActiveRelease
+from edgefleet.serving.grpc.listener import listen_grpc
+from edgefleet.serving.inference import Inferences
+from edgefleet.serving.model_host import ModelHost
+from edgefleet.serving.run_marks import RunMarks
+from support.tiny_models import TinyModel
+
+
+class Gated:
+    """A model that blocks until the test opens ``gate``."""
+
+    run_us = 5_000
+    threads = ()
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.fail = False
+        self.runs = 0
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        assert self.gate.wait(60)
+        self.runs += 1
+        if self.fail:
+            raise DeviceError("inference_failed", "It failed.")
+        return [np.full((1, 10), 0.1, np.float32) for _ in outputs]
+
+
+@dataclass
+class Inside:
+    address: str
+    host: ModelHost
+    gated: Gated
+    listener: Listener
+    loop: asyncio.AbstractEventLoop
+
+    def do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+
+@contextmanager
+def gated_server(model: TinyModel) -> Iterator[Inside]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> Inside:
+        host, gated = ModelHost(), Gated()
+        release = ActiveRelease("digits", model.served("old"), gated, marks=RunMarks())
+        host.routes = {"digits": release}
+        listener = await listen_grpc(Inferences(host), "127.0.0.1", 0)
+        return Inside(f"127.0.0.1:{listener.port}", host, gated, listener, loop)
+
+    inside = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield inside
+    finally:
+        inside.gated.gate.set()
+        inside.do(inside.listener.close())
+        inside.do(inside.host.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
