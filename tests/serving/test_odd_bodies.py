@@ -15,6 +15,7 @@ from edgefleet.protocol.serving import Apply
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
+from support.fast_models import known_fast
 from support.tiny_models import classifier
 
 TENSOR = {"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}
@@ -114,6 +115,7 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Rest:
     model = classifier(Path(tmp_path_factory.mktemp("model")) / "m.onnx")
     host = ModelHost()
     asyncio.run(host.apply(Apply(generation=1, models=(model.activate("1", "m"),))))
+    known_fast(host.routes)
     return Rest(host)
 
 

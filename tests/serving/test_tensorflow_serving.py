@@ -20,6 +20,7 @@ from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import Tensor
+from support.fast_models import known_fast
 
 Specs = Mapping[str, tuple[Datatype, tuple[int, ...]]]
 
@@ -62,6 +63,7 @@ def serve(inputs: Specs, outputs: Specs, made: Mapping[str, Any], quality: str =
     )
     host = ModelHost()
     host.routes = {"m": ActiveRelease("m", wanted, Computed(made), marks=RunMarks())}
+    known_fast(host.routes)
     return Rest(host)
 
 

@@ -6,6 +6,7 @@ arithmetic, so 16 requests together cost little more than one.
 """
 
 import asyncio
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
@@ -61,8 +62,11 @@ class Tick(Generic[Q]):
     def collects(self) -> bool:
         """Whether the next request is to be queued with ``add``, or is best run at once.
 
-        While every turn has one request, the way through the queue would only cost.
+        While every turn has one request, the way through the queue would only cost. Without an
+        event loop there are no turns.
         """
+        if _get_running_loop() is None:
+            return False
         if self._lonely < _LONELY:
             return True
         if self._open:

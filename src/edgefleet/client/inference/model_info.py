@@ -67,6 +67,8 @@ def error_of_answer(status: int, body: bytes) -> EdgefleetError:
     if not isinstance(code, str) or code not in CATALOG:
         code = _BY_STATUS.get(status, "bad_request" if status < 500 else "inference_failed")
     field, hint = fields.get("field"), fields.get("hint")
+    if isinstance(field, str):
+        text = text.removeprefix(f"{field}: ")  # it is there for clients that show the text alone
     return error_from_code(
         code,
         shortened(one_line(text), _ERROR_CHARS),
