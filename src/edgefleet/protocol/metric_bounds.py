@@ -176,7 +176,7 @@ CPU_INCREASE: Final = Bound(
     "max_cpu_increase", Unit.SHARE,
     "Largest rise of the CPU time of a request, canary relative to control. A device fails its "
     "trial above 1.2 times the limit (1.5 times the CPU time by default), if the rise is at least "
-    "0.2 ms.",
+    "0.5 ms.",
     high=100.0, wanted="0 or more (0.1 is 10 %)",
 )  # fmt: skip
 MEMORY_GROWTH: Final = Bound(
