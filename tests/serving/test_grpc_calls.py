@@ -10,10 +10,12 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from edgefleet.http2 import frames
 from edgefleet.serving.grpc.call import WAITING_BYTES
 from edgefleet.serving.limits import GRPC, INFERENCE, QUEUED
 from support.grpc_inside import Inside, gated_server
 from support.http2_client import FrameClient
+from support.http2_wire import frame
 from support.tiny_models import classifier
 
 GUARD_S = 30.0
@@ -237,6 +239,18 @@ def test_a_stream_answers_in_order_and_ends(server: Inside, channel: grpc.Channe
 
     ids = [one.infer_response.id for one in stub.ModelStreamInfer(requests())]
     assert ids == [str(number) for number in range(50)]
+
+
+def test_a_stream_that_breaks_a_bound_after_an_answer_gets_trailers_alone(server: Inside) -> None:
+    """The head of the reply was sent by then, and is not sent again."""
+    server.gated.gate.set()
+    wire = FrameClient(int(server.address.rpartition(":")[2]))
+    wire.call(1, request().SerializeToString(), method="ModelStreamInfer", ends=False)
+    wire.until(frames.DATA)
+    wire.send(frame(frames.DATA, 0, 1, b"\0" + b"\xff" * 4))
+    told = wire.trailers()
+    assert told["grpc-status"] == str(Code.RESOURCE_EXHAUSTED.value[0])
+    assert ":status" not in told
 
 
 def test_a_client_that_sends_ahead_waits(server: Inside, channel: grpc.Channel) -> None:

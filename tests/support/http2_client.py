@@ -48,13 +48,20 @@ class FrameClient:
             pass
         return True
 
-    def call(self, stream: int, message: bytes, *more: tuple[str, str]) -> None:
-        """A call of ModelInfer."""
-        path = (":path", "/inference.GRPCInferenceService/ModelInfer")
+    def call(
+        self,
+        stream: int,
+        message: bytes,
+        *more: tuple[str, str],
+        method: str = "ModelInfer",
+        ends: bool = True,
+    ) -> None:
+        """A call of the inference service with its first message."""
+        path = (":path", f"/inference.GRPCInferenceService/{method}")
         fields = (POST[0], POST[1], path, ("content-type", "application/grpc"), *more)
         self.request(stream, fields, ends=False)
         body = b"\0" + len(message).to_bytes(4, "big") + message
-        self.send(frame(frames.DATA, 1, stream, body))
+        self.send(frame(frames.DATA, 1 if ends else 0, stream, body))
 
     def trailers(self) -> dict[str, str]:
         """The fields of the next block that ends a stream. Those before it are read, too."""

@@ -147,13 +147,15 @@ class Call:
     def framed(self, data: bytes) -> bytes:
         return frame(data, self._encoding)
 
-    def start(
-        self, coming: Awaitable[bytes], then: Callable[["asyncio.Future[bytes]"], None]
-    ) -> None:
+    def start(self, coming: Awaitable[bytes]) -> None:
         """Wait for the answer of a method, until the deadline."""
         self._task = asyncio.ensure_future(coming, loop=self._server.loop)
-        self._task.add_done_callback(then)
+        self._task.add_done_callback(self._awaited)
         self.watch_deadline()
+
+    def answered(self, data: bytes) -> None:
+        """The awaited answer of a method has come."""
+        raise NotImplementedError
 
     def watch_deadline(self) -> None:
         if self.deadline is not None and self._timer is None:
@@ -164,18 +166,19 @@ class Call:
         if self.deadline is not None and self._server.loop.time() >= self.deadline:
             raise _expired()
 
-    def fail(self, end: CallFailed, *, begun: bool = False) -> None:
+    def fail(self, end: CallFailed) -> None:
         """End the call with a status other than OK."""
         if self.done:
             return
         self._finish()
+        begun = self.has_begun()
         block = encode_fields([*([] if begun else _OK), *_accepted(end), *trailers(end)])
         if begun:
             self._stream.send(b"", ends=True, trailers=block)
         else:
             self._stream.respond(block, ends=True)
 
-    def fail_with(self, error: BaseException, *, begun: bool = False) -> None:
+    def fail_with(self, error: BaseException) -> None:
         """End the call with the status of any error."""
         if isinstance(error, EdgefleetError):
             error = failure(error)
@@ -186,17 +189,30 @@ class Call:
                 {"message": "A method failed", "exception": error}
             )
             error = CallFailed(Code.INTERNAL, "The request could not be answered.")
-        self.fail(error, begun=begun)
+        self.fail(error)
 
     def _expired(self) -> None:
         task, self._task = self._task, None
-        self.fail(_expired(), begun=self.has_begun())
+        self.fail(_expired())
         if task is not None:
             task.cancel()
 
     def has_begun(self) -> bool:
         """Whether the head of the reply was sent."""
         return False
+
+    def _awaited(self, task: "asyncio.Future[bytes]") -> None:
+        self._task = None
+        if self.done:
+            if not task.cancelled():
+                task.exception()  # asyncio logs an exception that nothing reads
+            return
+        if task.cancelled():
+            self.fail_with(asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self.fail_with(error)
+        else:
+            self.answered(task.result())
 
     def _finish(self) -> None:
         self.done = True
@@ -250,10 +266,10 @@ class UnaryCall(Call):
             self.fail_with(error)
             return
         if isinstance(answer, bytes):
-            self._answer(answer)
+            self.answered(answer)
         else:
             self._message = None
-            self.start(answer, self._answered)
+            self.start(answer)
 
     def _whole(self) -> Message:
         if self._message is None:
@@ -261,20 +277,7 @@ class UnaryCall(Call):
         self.check_deadline()
         return self._message
 
-    def _answered(self, task: "asyncio.Future[bytes]") -> None:
-        self._task = None
-        if self.done:
-            if not task.cancelled():
-                task.exception()  # seen: nobody waits for it
-            return
-        if task.cancelled():
-            self.fail_with(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self.fail_with(error)
-        else:
-            self._answer(task.result())
-
-    def _answer(self, data: bytes) -> None:
+    def answered(self, data: bytes) -> None:
         self._finish()
         head = _head(self._encoding, self._server.head_fields)
         self._stream.reply(head, self.framed(data), OK_TRAILERS)
@@ -355,27 +358,17 @@ class StreamCall(Call):
         try:
             answer = self._method(self.plain(waiting.message), self)
         except Exception as error:  # noqa: BLE001 - each failure is a status
-            self.fail_with(error, begun=self._begun)
+            self.fail_with(error)
             return
         self._current_bytes = waiting.cost_bytes + self._taken_bytes - before_bytes
         if isinstance(answer, bytes):
             self._send(answer)
         else:
-            self.start(answer, self._answered)
+            self.start(answer)
 
-    def _answered(self, task: "asyncio.Future[bytes]") -> None:
-        self._task = None
-        if self.done:
-            if not task.cancelled():
-                task.exception()  # seen: nobody waits for it
-            return
-        if task.cancelled():
-            self.fail_with(asyncio.CancelledError(), begun=self._begun)
-        elif (error := task.exception()) is not None:
-            self.fail_with(error, begun=self._begun)
-        else:
-            self._send(task.result())
-            self._work()
+    def answered(self, data: bytes) -> None:
+        self._send(data)
+        self._work()
 
     def _send(self, data: bytes) -> None:
         if self.done:
@@ -395,9 +388,7 @@ class StreamCall(Call):
 
     def _end(self) -> None:
         if not self._reader.is_between:
-            self.fail(
-                CallFailed(Code.INTERNAL, "The last message is incomplete."), begun=self._begun
-            )
+            self.fail(CallFailed(Code.INTERNAL, "The last message is incomplete."))
             return
         self._begin()
         self._finish()

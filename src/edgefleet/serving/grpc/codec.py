@@ -44,7 +44,7 @@ _FINAL: Final = sized(4, encode_parameter("triton_final_response", True))
 
 
 class InferCall(NamedTuple):
-    """A request to infer, and the time in microseconds after which nobody waits. 0: no limit."""
+    """A request to infer, and how long its client waits, in microseconds. 0: without a limit."""
 
     message: InferMessage
     timeout_us: int
