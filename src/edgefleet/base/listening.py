@@ -1,7 +1,10 @@
-"""Sockets that listen, with a typed error for an address that cannot be used."""
+"""Servers: sockets that listen, with typed errors for their addresses, and the end of a server."""
 
+import asyncio
 import errno
 import socket
+from collections.abc import Collection
+from typing import Protocol
 
 from edgefleet.base.errors import OperatorError
 
@@ -38,3 +41,33 @@ def bind(listening: socket.socket, address: "tuple[object, ...] | str", name: st
             f"Cannot listen on {name}: {error.strerror or error}.",
             field="listen",
         ) from error
+
+
+class Connection(Protocol):
+    """An open connection of a server."""
+
+    def drain(self) -> None:
+        """Close once the requests in progress are answered."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+async def drain(
+    connections: Collection[Connection], empty: asyncio.Event, timeout_s: float
+) -> None:
+    """Close all connections, which leave ``connections`` then. Aborts them after ``timeout_s``.
+
+    ``empty`` is set once no connection is left.
+    """
+    for connection in tuple(connections):
+        connection.drain()
+    if connections:
+        try:
+            await asyncio.wait_for(empty.wait(), timeout_s)
+        except TimeoutError:
+            for connection in tuple(connections):
+                connection.abort()
+            await empty.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.base.listening import bind, tcp_socket
+from edgefleet.base.listening import bind, drain, tcp_socket
 from edgefleet.http1.connection import Connection, Handler, RenderError
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
@@ -106,15 +106,7 @@ class Listener:
             with contextlib.suppress(OSError):  # a disk that cannot be written any more
                 self._unix_path.unlink(missing_ok=True)
         server.close()
-        for connection in tuple(self.connections):
-            connection.drain()
-        if self.connections:
-            try:
-                await asyncio.wait_for(self._empty.wait(), self.limits.drain_s)
-            except TimeoutError:
-                for connection in tuple(self.connections):
-                    connection.abort()
-                await self._empty.wait()
+        await drain(self.connections, self._empty, self.limits.drain_s)
         if self._sweeper is not None:
             self._sweeper.cancel()
         await server.wait_closed()

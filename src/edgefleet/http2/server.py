@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from edgefleet.base.listening import tcp_socket
+from edgefleet.base.listening import drain, tcp_socket
 from edgefleet.http2.connection import ServerConnection
 from edgefleet.http2.frames import ErrorCode
 from edgefleet.http2.header_block import Headers
@@ -74,15 +74,7 @@ class Listener:
         server, self._server = self._server, None
         self.draining = True
         server.close()
-        for connection in tuple(self.connections):
-            connection.drain()
-        if self.connections:
-            try:
-                await asyncio.wait_for(self._empty.wait(), self.limits.drain_s)
-            except TimeoutError:
-                for connection in tuple(self.connections):
-                    connection.abort()
-                await self._empty.wait()
+        await drain(self.connections, self._empty, self.limits.drain_s)
         if self._sweeper is not None:
             self._sweeper.cancel()
         await server.wait_closed()
