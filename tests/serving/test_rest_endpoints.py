@@ -25,9 +25,9 @@ from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
-from support.fast_models import known_fast
 from support.gated_model import Gated
 from support.http1_wire import post, running
+from support.rest_answer import answered
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import TinyModel, classifier, pixels
 
@@ -437,10 +437,8 @@ def test_a_request_is_dropped_after_its_timeout_and_never_runs(model: TinyModel)
 def test_a_default_value_of_a_schedule_is_no_wish(model: TinyModel) -> None:
     host = ModelHost()
     asyncio.run(host.apply(Apply(generation=1, models=(model.activate(),))))
-    known_fast(host.routes)
     defaults = {"priority": 0, "timeout": 0, "sequence_id": 0, "sequence_start": False}
-    reply = Rest(host)(with_parameters(**defaults, sequence_end=None, custom="kept"))
-    assert isinstance(reply, Reply)
+    reply = answered(Rest(host), with_parameters(**defaults, sequence_end=None, custom="kept"))
     assert reply.status == 200
 
 

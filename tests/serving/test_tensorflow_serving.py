@@ -1,6 +1,5 @@
 """The REST API of TensorFlow Serving: the calls that its documentation shows, and refused ones."""
 
-import asyncio
 import base64
 import json
 import math
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgefleet.base.errors import EdgefleetError
-from edgefleet.http1.message import Reply, Request
+from edgefleet.http1.message import Request
 from edgefleet.protocol.release import Artifact, Datatype, Quality, TensorSpec, Variant
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.active_release import ActiveRelease
@@ -20,7 +19,7 @@ from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import Tensor
-from support.fast_models import known_fast
+from support.rest_answer import answered
 
 Specs = Mapping[str, tuple[Datatype, tuple[int, ...]]]
 
@@ -63,17 +62,15 @@ def serve(inputs: Specs, outputs: Specs, made: Mapping[str, Any], quality: str =
     )
     host = ModelHost()
     host.routes = {"m": ActiveRelease("m", wanted, Computed(made), marks=RunMarks())}
-    known_fast(host.routes)
     return Rest(host)
 
 
 def ask(rest: Rest, verb: str, body: object, version: str = "") -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        reply = rest(Request("POST", f"/v1/models/m{version}:{verb}", "", {}, data))
+        reply = answered(rest, Request("POST", f"/v1/models/m{version}:{verb}", "", {}, data))
     except EdgefleetError as error:
         reply = render_error(error)
-    assert isinstance(reply, Reply)
     return reply.status, json.loads(reply.body)
 
 
@@ -226,7 +223,4 @@ def test_an_output_without_rows_is_for_columns_alone() -> None:
 
 
 def test_nothing_is_predicted_before_the_first_release() -> None:
-    async def ready() -> int:
-        return ask(Rest(ModelHost()), "predict", {"instances": [1]})[0]
-
-    assert asyncio.run(ready()) == 503
+    assert ask(Rest(ModelHost()), "predict", {"instances": [1]})[0] == 503

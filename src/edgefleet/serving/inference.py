@@ -180,36 +180,21 @@ class Inferences:
             _count(self.host.routes[model], error, began_ns)
             raise
         generation = self.host.generation
-        read_ns = began_ns
+        question = _Question(codec, request, model, version)
         try:
             asked = codec.read(request, active)
-            read_ns = time.perf_counter_ns()
-            outputs = _run_outputs(active, asked.outputs)
-            if not asked.timeout_us and may_batch(active, asked.inputs) and self._tick.collects():
-                return self._in_tick(
-                    _Waiting(
-                        _Question(codec, request, model, version),
-                        active,
-                        asked,
-                        _Began(began_ns, read_ns, generation),
-                        outputs,
-                        batch_of(asked.inputs),
-                    )
-                )
+            began = _Began(began_ns, time.perf_counter_ns(), generation)
+            outputs, items = _run_outputs(active, asked.outputs), batch_of(asked.inputs)
+            waiting = _Waiting(question, active, asked, began, outputs, items)
+            batched = not asked.timeout_us and may_batch(active, asked.inputs, items)
+            if batched and self._tick.collects():
+                return self._in_tick(waiting)
             inferred = active.infer(asked.inputs, outputs)
         except EdgefleetError as error:
             _count(active, error, began_ns)
             raise
         except ReleaseEnded as end:
-            return self._ask_again(active, end, _Question(codec, request, model, version))
-        waiting = _Waiting(
-            _Question(codec, request, model, version),
-            active,
-            asked,
-            _Began(began_ns, read_ns, generation),
-            outputs,
-            batch_of(asked.inputs),
-        )
+            return self._ask_again(active, end, question)
         if isinstance(inferred, tuple):
             return _reply_of(self._answer([waiting], asked.inputs, inferred))
         return self._infer_in_turn(waiting, inferred)

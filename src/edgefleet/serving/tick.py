@@ -6,7 +6,6 @@ arithmetic, so 16 requests together cost little more than one.
 """
 
 import asyncio
-from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
@@ -16,7 +15,6 @@ from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.row_wise import RowWise, stacked
 from edgefleet.serving.run_times import size_class
 from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import batch_of
 
 _LONELY: Final = 16
 
@@ -62,11 +60,8 @@ class Tick(Generic[Q]):
     def collects(self) -> bool:
         """Whether the next request is to be queued with ``add``, or is best run at once.
 
-        While every turn has one request, the way through the queue would only cost. Without an
-        event loop there are no turns.
+        While every turn has one request, the way through the queue would only cost.
         """
-        if _get_running_loop() is None:
-            return False
         if self._lonely < _LONELY:
             return True
         if self._open:
@@ -175,13 +170,13 @@ class Tick(Generic[Q]):
             together.add_done_callback(_forget)
 
 
-def may_batch(active: Release, inputs: Mapping[str, Tensor]) -> bool:
-    """Whether a request may be run together with others of the same turn."""
+def may_batch(active: Release, inputs: Mapping[str, Tensor], items: int) -> bool:
+    """Whether a request of so many items may be run together with others of the same turn."""
     rows = active.rows
     return (
         rows is not None
         and rows.possible
-        and rows.admits(sum(tensor.nbytes for tensor in inputs.values()), batch_of(inputs))
+        and rows.admits(sum(tensor.nbytes for tensor in inputs.values()), items)
         and active.times.gains(size_class(inputs))
     )
 
