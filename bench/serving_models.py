@@ -21,7 +21,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def tiny(path: Path) -> ServedRelease:
-    """The 64-128-10 MLP of the figures in docs/serving.md."""
+    """The 64-128-10 MLP that the figures of a tiny model are about."""
     return _dense(path, (64, 128, CLASSES), "1", max_batch=32)
 
 
@@ -88,11 +88,11 @@ def _released(
 
 
 class Process:
-    """A server process on one core. ``url`` is the first line that it prints."""
+    """A server process on one core, or any. ``url`` is the first line that it prints."""
 
-    def __init__(self, command: Sequence[str], core: int) -> None:
+    def __init__(self, command: Sequence[str], core: int | None = None) -> None:
         mine = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})  # a child has the affinity of its parent
+        os.sched_setaffinity(0, mine if core is None else {core})  # inherited by the child
         try:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         finally:
@@ -145,7 +145,7 @@ class Process:
 class Serving(Process):
     """A real serving process."""
 
-    def __init__(self, folder: Path, core: int) -> None:
+    def __init__(self, folder: Path, core: int | None = None) -> None:
         control = folder / "control.sock"
         super().__init__(
             [sys.executable, "-m", "edgefleet.serving", "--listen", "127.0.0.1:0",

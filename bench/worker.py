@@ -14,7 +14,6 @@ the 99th percentile before it, and so is the slowest request of an equally long 
 """
 
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,11 +27,10 @@ from statistics import median
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from result_file import machine, write
+from serving_models import Serving
 
-from edgefleet.base.network import HttpLink
 from edgefleet.protocol.release import Artifact, Quality, TensorSpec, Variant
-from edgefleet.protocol.serving import Apply, ServedModel, ServedRelease, ServingStatus
-from edgefleet.protocol.wire import decode, encode
+from edgefleet.protocol.serving import ServedModel, ServedRelease
 
 PAIRS = 3000
 WARM_UP = 300
@@ -112,40 +110,6 @@ def released(path: Path, variant: Variant, release: str = "1") -> ServedRelease:
 
 def megabytes(release: ServedRelease) -> str:
     return f"{release.variant.artifact.size_bytes / 1e6:.1f}"
-
-
-class Serving:
-    """A real serving process."""
-
-    def __init__(self, folder: Path) -> None:
-        control = folder / "control.sock"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edgefleet.serving", "--listen", "127.0.0.1:0",
-             "--control-socket", str(control)],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        host, _, port = (
-            self.process.stdout.readline().strip().removeprefix("http://").partition(":")
-        )
-        self.address = (host, int(port))
-        self._control = HttpLink(f"unix:{control}")
-        self._generation = 0
-
-    def apply(self, *models: ServedModel) -> ServingStatus:
-        self._generation += 1
-        body = encode(Apply(generation=self._generation, models=models))
-        answer = self._control.request("POST", "/control/apply", body=body, timeout_s=120)
-        if answer.status != 200:
-            sys.exit(f"the models are not served: {answer.body!r}")
-        return decode(answer.body, ServingStatus)
-
-    def end(self) -> None:
-        self._control.close()
-        self.process.terminate()
-        self.process.wait(30)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 class Client:

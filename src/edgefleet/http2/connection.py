@@ -61,7 +61,7 @@ class ServerConnection:
         self._events: list[Event] = []
         self._last = 0  # the highest stream that the client has opened
         self._receive_window = limits.window_bytes
-        self._taken_bytes = 0  # of all bodies, which the client has not been told of
+        self._taken_bytes = 0  # of all bodies, not yet in a WINDOW_UPDATE
         self._first_window = FIRST_WINDOW  # of replies on new streams
         self._running: set[int] = set()  # reset streams whose handlers have not ended
         self._dropped: deque[int] = deque(maxlen=RESETS_REMEMBERED)

@@ -133,8 +133,8 @@ class Outbox:
             if stream.unsent:
                 self.enqueue(stream)
                 continue
-            if stream.told:
-                stream.told = False
+            if stream.wants_sent:
+                stream.wants_sent = False
                 self.sent.append(stream.id)
             if stream.ends and stream.local_open:
                 self._end(stream)

@@ -148,7 +148,7 @@ class ServerStream:
         """Call ``Receiver.sent`` once ``unsent_bytes`` is 0, if it is not."""
         stream = self._core.streams.get(self.id)
         if stream is not None:
-            stream.told = True
+            stream.wants_sent = True
 
     def consume(self, count: int) -> None:
         """The handler has taken ``count`` bytes of the body."""

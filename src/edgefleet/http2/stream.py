@@ -29,11 +29,11 @@ class Stream:
         "send_window",
         "sent_at",
         "taken_bytes",
-        "told",
         "trailers",
         "unsent",
         "unsent_bytes",
         "untaken_bytes",
+        "wants_sent",
     )
 
     def __init__(
@@ -49,13 +49,13 @@ class Stream:
         self.local_open = True  # the reply has not ended
         self.length_left = length  # of the announced content-length, or NO_LENGTH
         self.untaken_bytes = 0  # of the body, which the handler has not taken
-        self.taken_bytes = 0  # which the client has not been told of
+        self.taken_bytes = 0  # not yet in a WINDOW_UPDATE
         self.unsent: deque[memoryview] = deque()
         self.unsent_bytes = 0
         self.ends = False  # the reply ends after ``unsent``
         self.trailers: bytes | None = None  # a header block after ``unsent``
         self.queued = False  # waits for its turn to send
-        self.told = False  # the handler waits until ``unsent`` is empty
+        self.wants_sent = False  # call ``sent`` of the handler once ``unsent`` is empty
 
 
 class RequestBegun:

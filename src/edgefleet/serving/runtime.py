@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet.base.errors import DeviceError, PublisherError
-from edgefleet.protocol.release import Datatype, TensorSpec, Variant
+from edgefleet.protocol.release import LAYOUTS, Datatype, TensorSpec, Variant
 from edgefleet.protocol.runtimes import BUILT_IN, GROUP
 from edgefleet.serving.causes import cause
 from edgefleet.serving.checked_file import CheckedFile
@@ -23,19 +23,7 @@ from edgefleet.serving.limits import DETAIL_CHARS
 Tensor = NDArray[Any]
 
 NUMPY_TYPES: Final[Mapping[Datatype, np.dtype[Any]]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BYTES": np.dtype(object),
+    datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()
 }
 
 

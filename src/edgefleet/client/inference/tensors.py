@@ -19,26 +19,15 @@ from numpy.typing import NDArray
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.client.inference.limits import JSON_ELEMENTS
 from edgefleet.client.inference.model_info import ModelInfo, TensorInfo
+from edgefleet.protocol.release import LAYOUTS
 from edgefleet.protocol.wire import Wire, encode
 
 Tensor = NDArray[Any]
 
 NUMPY_TYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {
-        "BOOL": np.dtype("?"),
-        "UINT8": np.dtype("u1"),
-        "UINT16": np.dtype("<u2"),
-        "UINT32": np.dtype("<u4"),
-        "UINT64": np.dtype("<u8"),
-        "INT8": np.dtype("i1"),
-        "INT16": np.dtype("<i2"),
-        "INT32": np.dtype("<i4"),
-        "INT64": np.dtype("<i8"),
-        "FP16": np.dtype("<f2"),
+        **{datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()},
         "BF16": np.dtype("<f4"),  # here as FP32, in the body as its upper half
-        "FP32": np.dtype("<f4"),
-        "FP64": np.dtype("<f8"),
-        "BYTES": np.dtype(object),
     }
 )
 _BINARY_ONLY: Final = ("FP16", "BF16")
