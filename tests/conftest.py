@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from support.agent_process import LOGS
 
 # No test measures time. In CI examples are drawn alike in every run of one commit; at a desk each run
 # tries something new.
@@ -18,6 +21,7 @@ settings.register_profile(
 settings.load_profile("edgefleet")
 
 TESTS = Path(__file__).parent
+LOG_CHARS = 8_000  # of each log, in the report of a failed test
 MAY_BE_SKIPPED = re.compile("h2spec (needs Go|could not be built)")
 FAST = frozenset(
     {
@@ -65,6 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_slow = any(item.iter_markers("slow")) or any(item.iter_markers("browser"))
         if place.parts[0] in FAST and place.as_posix() not in NOT_FAST and not is_slow:
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs that agents wrote during a failed test: they say why a trial ended as it did."""
+    report = yield
+    if report.failed:
+        for log in LOGS:
+            if log.exists() and log.stat().st_mtime >= call.start:
+                report.sections.append((f"log of {log.parent.name}", log.read_text()[-LOG_CHARS:]))
+    return report
 
 
 def _avoidable(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:

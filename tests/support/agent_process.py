@@ -29,6 +29,9 @@ from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.fake_hub import FakeHub
 from support.tiny_models import classifier, write_golden
 
+LOGS: list[Path] = []
+"""The logs of the agents that this process started. A failed test shows them, see conftest.py."""
+
 
 def only(state: AgentState) -> ModelState:
     """The state of the device's only model."""
@@ -73,7 +76,10 @@ class AgentProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str, environ: dict[str, str] | None = None) -> None:
-        with (self.folder / "agent.log").open("ab") as log:
+        path = self.folder / "agent.log"
+        if path not in LOGS:
+            LOGS.append(path)
+        with path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self._program, "run", "--hub", self.hub.url,
                  *self.identity,
