@@ -2,6 +2,7 @@
 
 import pytest
 
+from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import FIRST_BODY_BYTES, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.reader import RequestReader, Room
@@ -173,6 +174,7 @@ class Shared:
     def __init__(self, room: Room | None = None) -> None:
         self.room = room
         self.buffered_bytes = 0
+        self.heads = KnownHeads()
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
 
 

@@ -4,9 +4,11 @@ import random
 from collections.abc import Mapping
 from itertools import cycle
 
+import msgspec
 import pytest
 
 from edgefleet.http1.connection import Connection
+from edgefleet.http1.known_heads import Head, KnownHeads
 from edgefleet.http1.message import Reply, Request
 from edgefleet.http1.reader import RequestReader
 from support.http1_fuzz import (
@@ -39,6 +41,65 @@ class TakesEveryBodyDirectly(Connection):
 @pytest.mark.parametrize("room", [150, 1 << 20])
 def test_a_body_read_past_the_parser_is_the_same_body(room: int) -> None:
     assert find_split_that_differs(TakesEveryBodyDirectly, room=room) is None
+
+
+def test_a_head_that_is_known_means_the_same() -> None:
+    heads = KnownHeads()
+    assert find_split_that_differs(heads=heads) is None
+    assert find_split_that_differs(TakesEveryBodyDirectly, heads=heads) is None
+    assert find_split_that_differs(heads=heads, body_room=every_second_room) is None
+
+
+class TakesTheWholeHeadForItsFirstLine(KnownHeads):
+    def find(self, data: memoryview) -> tuple[bytes, Head | None]:
+        text, _ = super().find(data)
+        line = text.split(b"\r\n")[0]
+        known = (self._known[one] for one in self._known if line and one.startswith(line))
+        return text, next(known, None)
+
+
+class ForgetsTheSizeOfTheBody(KnownHeads):
+    def add(self, text: bytes, head: Head) -> None:
+        super().add(text, msgspec.structs.replace(head, body_bytes=0))
+
+
+class RemembersChunkedRequests(KnownHeads):
+    def add(self, text: bytes, head: Head) -> None:
+        self._known[text] = head
+
+
+@pytest.mark.parametrize(
+    "planted", [ForgetsTheSizeOfTheBody, RemembersChunkedRequests, TakesTheWholeHeadForItsFirstLine]
+)
+def test_the_conversations_find_heads_that_mean_something_else(planted: type[KnownHeads]) -> None:
+    assert find_split_that_differs(heads=planted()) is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_conversations_get_the_same_answers_from_known_heads(seed: int) -> None:
+    draw = random.Random(seed)
+    heads = KnownHeads()
+    with quiet_loop() as (loop, crashes):
+        for _ in range(300):
+            whole = draw.choice(CONVERSATIONS)
+            converse(loop, [whole], heads=heads)
+            data = mutated(draw, whole)
+            edge = draw.randrange(len(data) + 1)
+            got = converse(loop, [data[:edge], data[edge:]], heads=heads)
+            assert got == converse(loop, [data]), data
+        assert crashes == []
+
+
+def test_known_heads_are_bounded_and_short() -> None:
+    heads = KnownHeads()
+    head = Head("GET", "/", "", {}, 0)
+    texts = [b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(65)]
+    for text in texts:
+        heads.add(text, head)
+    assert heads.find(memoryview(texts[0])) == (texts[0], None)
+    assert heads.find(memoryview(texts[1])) == (texts[1], head)
+    long = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % (b"a" * 1_024)
+    assert heads.find(memoryview(long)) == (b"", None)
 
 
 def every_second_room(size_bytes: int, headers: Mapping[bytes, bytes]) -> memoryview | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.connection import Connection
+from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.message import Reply, Request, problem_reply
 from edgefleet.http1.reader import Room
@@ -32,9 +33,12 @@ CONVERSATIONS: tuple[bytes, ...] = (
 
 
 class FuzzHost:
-    """The interface of a listener, without a socket. ``body_room`` gives each body its buffer."""
+    """The interface of a listener, without a socket. ``body_room`` gives each body its buffer.
 
-    def __init__(self, body_room: Room | None = None) -> None:
+    ``heads`` are those of earlier connections.
+    """
+
+    def __init__(self, body_room: Room | None = None, heads: KnownHeads | None = None) -> None:
         self.render_error = problem_reply
         self.limits = LIMITS
         self.connections: set[Connection] = set()
@@ -42,6 +46,7 @@ class FuzzHost:
         self.buffered_bytes = 0
         self.draining = False
         self.date = b"date: today\r\n"
+        self.heads = heads or KnownHeads()
         self.buffer = memoryview(bytearray(4_096))
         self.requests = 0
 
@@ -132,9 +137,10 @@ def converse(
     connection_class: type[Connection] = Connection,
     room: int = 1 << 20,
     body_room: Room | None = None,
+    heads: KnownHeads | None = None,
 ) -> bytes:
     """All answers to ``pieces``, without interim 100s, which depend on the split."""
-    host = FuzzHost(body_room)
+    host = FuzzHost(body_room, heads)
 
     async def run() -> bytes:
         connection = connection_class(host, asyncio.get_running_loop())
@@ -209,12 +215,18 @@ def find_split_that_differs(
     seed: int = 1,
     room: int = 1 << 20,
     body_room: Room | None = None,
+    heads: KnownHeads | None = None,
 ) -> bytes | None:
-    """The first conversation with other answers when split. None if there is none."""
+    """The first conversation with other answers when split. None if there is none.
+
+    With ``heads`` the split ones have the heads of all earlier ones.
+    """
     draw = random.Random(seed)
     with quiet_loop() as (loop, _):
         for data in CONVERSATIONS:
             whole = converse(loop, [data])
+            if heads is not None and converse(loop, [data], heads=heads) != whole:
+                return data
             cuts = [[at] for at in range(1, len(data))]
             cuts += [sorted(draw.sample(range(1, len(data)), 12)) for _ in range(30)]
             cuts.append(list(range(1, len(data))))
@@ -227,6 +239,7 @@ def find_split_that_differs(
                     connection_class=connection_class,
                     room=room,
                     body_room=body_room,
+                    heads=heads,
                 )
                 if got != whole:
                     return data

@@ -74,7 +74,11 @@ class Connection(asyncio.BufferedProtocol):
         reader = self._reader
         before = (reader.stage, reader.begun)
         reader.received(nbytes)
-        if (reader.stage, reader.begun) != before and not self._blocked and not self._lingering:
+        # A waiting request needs no deadline: its answer sets the next one.
+        if (
+            not (reader.ready or self._blocked or self._lingering)
+            and (reader.stage, reader.begun) != before
+        ):
             self._rest()
         self._work()
 
@@ -197,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone():
             return
         reader = self._reader
-        reader.account(-len(request.view))
+        reader.account(-len(request.raw_body))
         if self._host.draining and reader.stage is ReadStage.IDLE:
             reader.ended = True
         to_head = request.method == "HEAD"

@@ -1,10 +1,11 @@
 """Requests, replies, and the encoding of replies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
+
+import msgspec
 
 from edgefleet.base.errors import EdgefleetError, InternalError
 from edgefleet.http1.limits import LARGE_BODY_BYTES
@@ -51,8 +52,7 @@ class Request:
         return memoryview(self.raw_body)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A reply. The server adds the headers content-length, date and connection.
 
     ``lines`` are whole header lines that the handler encoded before, for many replies.
@@ -81,6 +81,11 @@ def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tu
     ``date`` is a whole header line. Raises InternalError if a header has a line break.
     """
     start = _start(reply.status, reply.content_type)
+    body = reply.body
+    plain = reply.status == HTTPStatus.OK and not (reply.headers or closes or to_head)
+    if plain and len(body) < LARGE_BODY_BYTES:  # almost every reply
+        pieces = (start, date, reply.lines, len(body), body)
+        return (b"%s%s%scontent-length: %d\r\n\r\n%s" % pieces,)
     head = b"%s%s%s" % (start, date, reply.lines)
     for name, value in reply.headers:
         if not _LINE_BREAKS.isdisjoint(name) or not _LINE_BREAKS.isdisjoint(value):

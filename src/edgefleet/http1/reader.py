@@ -2,7 +2,8 @@
 
 llhttp (through httptools) parses strictly. It refuses a request that has both a Content-Length and
 a Transfer-Encoding, a repeated length, bare line feeds and folded headers. These allow request
-smuggling (RFC 9112, section 6.3). This module adds the limits.
+smuggling (RFC 9112, section 6.3). This module adds the limits. A head that llhttp has accepted is
+not parsed again, see ``known_heads``.
 """
 
 from collections import deque
@@ -14,6 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import httptools
 
 from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.http1.known_heads import Head, KnownHeads
 from edgefleet.http1.limits import (
     CHUNKING_FACTOR,
     FIRST_BODY_BYTES,
@@ -42,6 +44,7 @@ class Memory(Protocol):
     """Memory that all readers of one listener share."""
 
     room: Room | None
+    heads: KnownHeads
 
     buffered_bytes: int  # in bodies of all connections
     buffer: memoryview  # the shared receive buffer; a reader parses it before the next one reads
@@ -77,6 +80,8 @@ class RequestReader:
         self._headers: dict[bytes, bytes] = {}
         self._method = self._path = self._query = ""
         self._keeps = True  # the connection is kept alive after this request
+        self._learns = False  # the next head that is parsed is to be remembered
+        self._learnt: Head | None = None
         self._head_bytes = 0
         self._fed_bytes = 0
         self._body: list[bytes] = []
@@ -96,10 +101,18 @@ class RequestReader:
         """Process ``size_bytes`` new bytes in the buffer."""
         if self.ended:
             return
-        if self._direct is None:
-            self._parse(self._memory.buffer[:size_bytes])
-        else:
+        if self._direct is not None:
             self._fill(self._direct, size_bytes)
+            return
+        data = self._memory.buffer[:size_bytes]
+        while data and self.stage is ReadStage.IDLE and not self.ended:
+            text, head = self._memory.heads.find(data)
+            if head is None:
+                self._learn(text, data)
+                return
+            data = self._take(head, data[len(text) :])
+        if data and not self.ended:
+            self._parse(data)
 
     def refuse(self, error: EdgefleetError) -> None:
         """Stop reading. ``error`` is the answer to the request that is being received."""
@@ -185,6 +198,11 @@ class RequestReader:
                     )
                 )
             self.expects_continue = True
+        if self._learns:
+            self._learns = False
+            if self._keeps:
+                size_bytes = int(headers.get(b"content-length", 0))
+                self._learnt = Head(self._method, self._path, self._query, headers, size_bytes)
 
     def on_body(self, body: bytes) -> None:
         self.expects_continue = False
@@ -203,6 +221,35 @@ class RequestReader:
         self._enqueue(body[0] if len(body) == 1 else b"".join(body))
 
     # Parsing.
+
+    def _learn(self, text: bytes, data: memoryview) -> None:
+        """Parse ``data``, which begins with a new head. Remember this head if it is accepted."""
+        self._learns = bool(text)
+        self._parse(data)
+        self._learns = False
+        learnt, self._learnt = self._learnt, None
+        if learnt is not None and self.refusal is None:
+            self._memory.heads.add(text, learnt)
+
+    def _take(self, head: Head, data: memoryview) -> memoryview:
+        """Take the request of a known head. Returns the data after its body."""
+        self.begun += 1
+        self._method, self._path, self._query = head.method, head.path, head.query
+        self._headers, self._keeps = head.headers, True
+        if len(data) < head.body_bytes:
+            self.stage = ReadStage.BODY
+            self._announced_bytes = head.body_bytes
+            self._receive(bytes(data))
+            return data[:0]
+        body = bytes(data[: head.body_bytes])
+        self.account(len(body))
+        if self._memory.buffered_bytes > self._limits.buffered_bytes:
+            self._body = [body]
+            self.account(FRAGMENT_COST_BYTES)
+            self.refuse(_full())
+        else:
+            self._enqueue(body)
+        return data[head.body_bytes :]
 
     def _parse(self, data: memoryview) -> None:
         waiting = len(self.ready)
@@ -233,17 +280,26 @@ class RequestReader:
             return
         self._announced_bytes = size_bytes
         self.account(-self._body_bytes - FRAGMENT_COST_BYTES * len(self._body))
-        self._direct_bytes = 0
-        body = b"".join(self._body)
-        room = self._memory.room(size_bytes, self._headers) if self._memory.room else None
+        body, self._body = b"".join(self._body), []
+        self._parser = httptools.HttpRequestParser(self)
+        self._receive(body)
+
+    def _receive(self, body: bytes) -> None:
+        """Receive a body of the announced size into a buffer of its own. It begins with ``body``.
+
+        A room of the listener is for large bodies only.
+        """
+        size_bytes = self._announced_bytes
+        self._body_bytes, self._direct_bytes = len(body), 0
+        room = None
+        if self._memory.room and size_bytes - len(body) >= self.direct_bytes:
+            room = self._memory.room(size_bytes, self._headers)
         if room is None:
             self._make_room(body)
         else:
             room[: len(body)] = body
             self._direct = room
             self._count_direct(len(body))
-        self._body = []
-        self._parser = httptools.HttpRequestParser(self)
 
     def _make_room(self, body: bytes | bytearray) -> None:
         """Double the buffer of ``body``. Only the buffer counts, not the announced size."""

@@ -12,6 +12,7 @@ from typing import Final
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.listening import bind, drain, tcp_socket
 from edgefleet.http1.connection import Connection, Handler, RenderError
+from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
 from edgefleet.http1.reader import Room
@@ -64,6 +65,7 @@ class Listener:
         self.limits = limits
         self.render_error = render_error
         self.connections: set[Connection] = set()
+        self.heads = KnownHeads()
         self.buffered_bytes = 0
         self.draining = False
         self.date = b""

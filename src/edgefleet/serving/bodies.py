@@ -2,8 +2,9 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.http1.limits import LARGE_BODY_BYTES
@@ -90,7 +91,7 @@ def compressed(reply: Reply, headers: Mapping[bytes, bytes]) -> Reply:
     if coding is None:
         return reply
     deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP if coding == "gzip" else 15)
-    return replace(
+    return msgspec.structs.replace(
         reply,
         body=deflater.compress(reply.body) + deflater.flush(),
         headers=(

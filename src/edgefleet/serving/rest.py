@@ -1,9 +1,10 @@
 """The handler of the inference listener: both REST protocols, health and metrics."""
 
 from collections.abc import Awaitable, Collection
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.http1.message import Reply, Request
@@ -98,7 +99,7 @@ class Rest:
             ("Access-Control-Expose-Headers", _EXPOSED),
             *((("Vary", "Origin"),) if origin != "*" else ()),
         )
-        return replace(reply, headers=(*reply.headers, *permission))
+        return msgspec.structs.replace(reply, headers=(*reply.headers, *permission))
 
     def _allows(self, request: Request) -> bool:
         return b"origin" in request.headers and (
