@@ -8,7 +8,6 @@ and has the codec encode the reply. So every protocol counts, refuses and swaps 
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
@@ -93,16 +92,7 @@ class Codec(Protocol[Q_contra, F, R_co]):
         ...
 
 
-class _Began(msgspec.Struct, frozen=True):
-    """When a request began and was read, by the performance counter, and the set of models."""
-
-    at_ns: int
-    read_ns: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Question(Generic[Q, F, R]):
+class _Question(msgspec.Struct, Generic[Q, F, R], frozen=True):
     """A request as it came, to be asked of one release or of another."""
 
     codec: Codec[Q, F, R]
@@ -112,12 +102,18 @@ class _Question(Generic[Q, F, R]):
 
 
 class _Waiting(msgspec.Struct, Generic[Q, F, R]):
-    """A request that is asked of its release together with others. See ``tick.Queued``."""
+    """A request that is asked of its release together with others. See ``tick.Queued``.
+
+    ``began_ns`` and ``read_ns`` are readings of the performance counter, ``generation`` is the
+    number of the set of models when the request began.
+    """
 
     question: _Question[Q, F, R]
     active: Release
     asked: Asked[F]
-    began: _Began
+    began_ns: int
+    read_ns: int
+    generation: int
     run_outputs: tuple[str, ...]
     items: int
     reply: "asyncio.Future[R] | None" = None
@@ -183,9 +179,11 @@ class Inferences:
         question = _Question(codec, request, model, version)
         try:
             asked = codec.read(request, active)
-            began = _Began(began_ns, time.perf_counter_ns(), generation)
+            read_ns = time.perf_counter_ns()
             outputs, items = _run_outputs(active, asked.outputs), batch_of(asked.inputs)
-            waiting = _Waiting(question, active, asked, began, outputs, items)
+            waiting = _Waiting(
+                question, active, asked, began_ns, read_ns, generation, outputs, items
+            )
             batched = not asked.timeout_us and may_batch(active, asked.inputs, items)
             if batched and self._tick.collects():
                 return self._in_tick(waiting)
@@ -208,13 +206,12 @@ class Inferences:
         self, waiting: _Waiting[Q, F, R], coming: "asyncio.Future[Inferred]"
     ) -> R:
         question, active, asked = waiting.question, waiting.active, waiting.asked
-        began = waiting.began
         try:
             if asked.timeout_us:
-                await _in_time(coming, asked.timeout_us, began.at_ns)
+                await _in_time(coming, asked.timeout_us, waiting.began_ns)
             inferred = await coming
         except EdgefleetError as error:
-            _count(active, error, began.at_ns)
+            _count(active, error, waiting.began_ns)
             raise
         except ReleaseEnded as end:
             again = self._ask_again(active, end, question)
@@ -259,21 +256,21 @@ class Inferences:
             try:
                 check_outputs(active.outputs, mine)
                 reply = one.question.codec.reply(
-                    Answered(active, one.asked, mine, request_id, one.began.generation)
+                    Answered(active, one.asked, mine, request_id, one.generation)
                 )
             except EdgefleetError as error:
-                _count(active, error, one.began.at_ns)
+                _count(active, error, one.began_ns)
                 replies.append(error)
                 continue
             replies.append(reply)
             now_ns = time.perf_counter_ns()
             active.stats.durations.answer(
                 one.items,
-                one.began.read_ns - one.began.at_ns,
-                made_ns - one.began.read_ns - lost_ns,
+                one.read_ns - one.began_ns,
+                made_ns - one.read_ns - lost_ns,
                 now_ns - began_ns,
             )
-            took_us = (now_ns - one.began.at_ns - lost_ns) // 1_000
+            took_us = (now_ns - one.began_ns - lost_ns) // 1_000
             served.append(_Served(one.items, rows, request_id, took_us))
         if served:
             self._record(active, served, inputs, made, whole=len(served) == len(group))
@@ -316,7 +313,7 @@ class Inferences:
             self._ask_later(one, error)
             return
         if isinstance(error, EdgefleetError):
-            _count(one.active, error, one.began.at_ns)
+            _count(one.active, error, one.began_ns)
         _settle(one, error)
 
     def _ask_later(self, one: _Waiting[Any, Any, Any], end: ReleaseEnded | None = None) -> None:

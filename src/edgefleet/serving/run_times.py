@@ -49,9 +49,14 @@ class RunTimes:
                 self.ran(size, mean)
 
 
-def size_class(inputs: Mapping[str, Tensor]) -> int:
-    """The power of two of the bytes of all inputs."""
+def bytes_of(inputs: Mapping[str, Tensor]) -> int:
+    """The size of all inputs. Its bit length is their size class."""
     total = 0
     for tensor in inputs.values():
         total += tensor.nbytes
-    return total.bit_length()
+    return total
+
+
+def size_class(inputs: Mapping[str, Tensor]) -> int:
+    """The power of two of the bytes of all inputs."""
+    return bytes_of(inputs).bit_length()

@@ -7,7 +7,7 @@ little-endian, row-major, without padding; BYTES are a 32-bit length before each
 
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -28,6 +28,8 @@ Parameters = dict[str, bool | int | float | str | None]
 _ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
 _JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
+_PACKED: Final = "fd"  # codes of FP32 and FP64 in NumPy and in struct
+_PACKED_VALUES: Final = 1_024
 _NAMES: Final = 3  # of tensors in the text of a refusal
 
 
@@ -100,9 +102,13 @@ def read_inputs(
     return arrays
 
 
-def check_inputs(arrays: Mapping[str, Tensor], known: Iterable[str]) -> None:
-    """Raises Refused if an input is missing, or if the inputs are not of one batch."""
-    if missing := sorted(set(known) - arrays.keys()):
+def check_inputs(arrays: Mapping[str, Tensor], known: Collection[str]) -> None:
+    """Raises Refused if an input is missing, or if the inputs are not of one batch.
+
+    ``arrays`` are known inputs.
+    """
+    if len(arrays) < len(known):
+        missing = sorted(set(known) - arrays.keys())
         raise Refused(
             Refusal.MISSING_INPUT,
             "This input is missing.",
@@ -110,7 +116,7 @@ def check_inputs(arrays: Mapping[str, Tensor], known: Iterable[str]) -> None:
             sent=_names(arrays),
             wanted=f"{_names(missing)}, too",
         )
-    if len({array.shape[0] for array in arrays.values() if array.ndim}) > 1:
+    if len(arrays) > 1 and len({each.shape[0] for each in arrays.values() if each.ndim}) > 1:
         raise bad_tensor("inputs", "All inputs must have the same first size, the batch.")
 
 
@@ -221,10 +227,15 @@ def check_outputs(specs: Sequence[TensorSpec], made: Mapping[str, Tensor]) -> No
 
 
 def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
-    if tensor.dtype != NUMPY_TYPES[spec.datatype] or tensor.ndim != len(spec.shape):
+    return tensor.dtype == NUMPY_TYPES[spec.datatype] and _fits(tensor.shape, spec.shape)
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    """Whether a tensor of ``shape`` may be where -1 stands for any size."""
+    if len(shape) != len(declared):
         return False
-    for size, declared in zip(tensor.shape, spec.shape, strict=True):
-        if declared not in (size, -1):
+    for size, wanted in zip(shape, declared, strict=True):
+        if wanted not in (size, -1) or size < 0:
             return False
     return True
 
@@ -258,8 +269,10 @@ def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int)
             values = _decoder(dtype.kind, depth).decode(data)
         else:
             values = msgspec.convert(data, _nested(dtype.kind, depth))
-        with np.errstate(over="raise"):
-            array = np.array(values, dtype)
+        array = _packed(values, dtype) if depth == 1 else None
+        if array is None:
+            with np.errstate(over="raise"):
+                array = np.array(values, dtype)
     except (
         msgspec.MsgspecError,
         ValueError,
@@ -271,6 +284,22 @@ def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int)
     if array.ndim != depth:  # texts of rows of different lengths
         raise bad_tensor(name, f"data is not a {datatype} tensor: its rows differ in length.")
     return array
+
+
+def _packed(values: list[Any], dtype: "np.dtype[Any]") -> Tensor | None:
+    """The array of a short list of floats, in half the time of NumPy. None for others.
+
+    Raises OverflowError.
+    """
+    count = len(values)
+    if dtype.char not in _PACKED or not 0 < count <= _PACKED_VALUES:
+        return None
+    return np.ndarray(count, dtype, _packer(count, dtype.char).pack(*values))
+
+
+@lru_cache(maxsize=128)
+def _packer(count: int, kind: str) -> struct.Struct:
+    return struct.Struct(f"<{count}{kind}")
 
 
 @lru_cache(maxsize=128)
@@ -298,10 +327,7 @@ def check_shape(
             sent=f"{shown(name)} as {shown(datatype)}",
             wanted=spec.datatype,
         )
-    fits = len(shape) == len(spec.shape) and all(
-        size > 0 and want in (-1, size) for size, want in zip(shape, spec.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(shape, spec.shape) or 0 in shape:
         raise Refused(
             Refusal.SHAPE,
             f"The model needs shape {list(spec.shape)}, not {list(shape)}.",

@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.row_wise import RowWise, stacked
-from edgefleet.serving.run_times import size_class
+from edgefleet.serving.run_times import bytes_of
 from edgefleet.serving.runtime import Tensor
 
 _LONELY: Final = 16
@@ -173,12 +173,10 @@ class Tick(Generic[Q]):
 def may_batch(active: Release, inputs: Mapping[str, Tensor], items: int) -> bool:
     """Whether a request of so many items may be run together with others of the same turn."""
     rows = active.rows
-    return (
-        rows is not None
-        and rows.possible
-        and rows.admits(sum(tensor.nbytes for tensor in inputs.values()), items)
-        and active.times.gains(size_class(inputs))
-    )
+    if rows is None or not rows.possible:
+        return False
+    size_bytes = bytes_of(inputs)
+    return rows.admits(size_bytes, items) and active.times.gains(size_bytes.bit_length())
 
 
 def _forget(coming: "asyncio.Future[Inferred]") -> None:
