@@ -170,6 +170,21 @@ def test_labels_of_the_hub_count_once_with_those_of_a_local_program(
     assert decode(sent.body, Labelled) == Labelled(repeated=1)
 
 
+def test_a_label_that_the_hub_sends_again_counts_once(process: ServingProcess) -> None:
+    def deliver(*numbers: int) -> Labelled:
+        label = Label(id="forgotten", truth=1)
+        truths = tuple(ModelTruth(number=one, model="digits", label=label) for one in numbers)
+        sent = process.control.request("POST", "/control/truth", body=encode(Truths(truth=truths)))
+        return decode(sent.body, Labelled)
+
+    assert deliver(1) == Labelled(unmatched=1)
+    assert deliver(1, 2) == Labelled(unmatched=1)
+    assert deliver(2, 1) == Labelled()
+    report = process.status().labels
+    assert report is not None
+    assert report.models == (ModelLabels(model="digits", unmatched=2),)
+
+
 @pytest.mark.parametrize(
     ("body", "field", "text"),
     [

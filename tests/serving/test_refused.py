@@ -14,6 +14,7 @@ from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import REFUSAL_CHARS, Refusal
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving.active_release import ActiveRelease
+from edgefleet.serving.limits import TICK_US
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
 from edgefleet.serving.run_marks import RunMarks
@@ -43,12 +44,15 @@ def model(tmp_path: Path) -> TinyModel:
 
 
 def app(model: TinyModel, made: Tensor | None = None) -> tuple[OpenInference, Stats]:
-    """An application that serves the model, and the counters of its release 3."""
+    """An application that serves the model, and the counters of its release 3.
+
+    Its runs are too slow for a batch, and fast enough to be answered at once.
+    """
     host = ModelHost()
     loaded = Answering(np.full((1, 10), 0.1, np.float32) if made is None else made)
     times = RunTimes()
     for batch in (1, 2):
-        times.learn(((size_class({"pixels": pixels(batch)}), 5.0),))  # on the event loop
+        times.learn(((size_class({"pixels": pixels(batch)}), 2.0 * TICK_US),))  # on the event loop
     active = ActiveRelease("digits", model.served("3"), loaded, marks=RunMarks(), times=times)
     host.routes = {"digits": active}
     return OpenInference(host), active.stats

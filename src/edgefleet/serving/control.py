@@ -1,13 +1,16 @@
 """The agent's control API of the serving process, on a Unix socket for its user only."""
 
 from collections.abc import Awaitable
+from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.message import Reply, Request
-from edgefleet.protocol.labels import Labelled
+from edgefleet.protocol.labels import LABELS_PER_ANSWER, Labelled, ModelTruth
 from edgefleet.protocol.serving import Apply, Truths
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.model_host import ModelHost
+
+_UNMATCHED: Final = 4 * LABELS_PER_ANSWER  # labels that are known to have no answer
 
 
 class Control:
@@ -17,6 +20,7 @@ class Control:
         self._host = host
         self._url = url
         self._grpc = grpc
+        self._unmatched: dict[ModelTruth, None] = {}
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
         match request.method, request.path:
@@ -38,7 +42,7 @@ class Control:
         return self._status()
 
     def _truth(self, given: Truths) -> Reply:
-        results = [self._host.answers.label(one.model, [one.label]) for one in given.truth]
+        results = [self._label(one) for one in given.truth]
         return Reply(
             200,
             encode(
@@ -50,6 +54,21 @@ class Control:
                 )
             ),
         )
+
+    def _label(self, one: ModelTruth) -> Labelled:
+        """Compare a label of the hub with the answers.
+
+        The hub sends a label until it is acknowledged. An answer takes its first label only, so
+        only a label without an answer would count twice.
+        """
+        if one in self._unmatched:
+            return Labelled()
+        found = self._host.answers.label(one.model, [one.label])
+        if found.unmatched:
+            if len(self._unmatched) == _UNMATCHED:
+                del self._unmatched[next(iter(self._unmatched))]
+            self._unmatched[one] = None
+        return found
 
     def _status(self) -> Reply:
         return Reply(200, encode(self._host.status(self._url, self._grpc)))
