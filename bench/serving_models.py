@@ -87,6 +87,13 @@ def _released(
     return ServedRelease(release=release, variant=variant, quality=quality, artifact_path=str(path))
 
 
+def installed_environ() -> dict[str, str]:
+    """The environment of an installed program: Python keeps its compiled modules."""
+    return {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+
+
 class Process:
     """A server process on one core, or any. ``url`` is the first line that it prints."""
 
@@ -94,7 +101,9 @@ class Process:
         mine = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine if core is None else {core})  # inherited by the child
         try:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, env=installed_environ()
+            )
         finally:
             os.sched_setaffinity(0, mine)
         assert self.process.stdout is not None
