@@ -7,7 +7,7 @@ FRAGMENT_COST_BYTES: Final = 64  # memory of one piece of a body, beyond its byt
 CHUNKING_FACTOR: Final = 8  # bytes on the wire per byte of a chunked body, at most
 LARGE_BODY_BYTES: Final = 64 << 10  # bodies of this size or more are not copied
 FIRST_BODY_BYTES: Final = 256 << 10  # first buffer of a large body, for any announced size
-RECEIVE_BYTES: Final = 256 << 10  # of one read
+RECEIVE_BYTES: Final = 64 << 10  # of one read; the rest of a large body goes to its own buffer
 BACKLOG: Final = 1024
 
 

@@ -239,7 +239,7 @@ class RequestReader:
         if len(data) < head.body_bytes:
             self.stage = ReadStage.BODY
             self._announced_bytes = head.body_bytes
-            self._receive(bytes(data))
+            self._receive(data)
             return data[:0]
         body = bytes(data[: head.body_bytes])
         self.account(len(body))
@@ -284,7 +284,7 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self._receive(body)
 
-    def _receive(self, body: bytes) -> None:
+    def _receive(self, body: bytes | memoryview) -> None:
         """Receive a body of the announced size into a buffer of its own. It begins with ``body``.
 
         A room of the listener is for large bodies only.
@@ -301,7 +301,7 @@ class RequestReader:
             self._direct = room
             self._count_direct(len(body))
 
-    def _make_room(self, body: bytes | bytearray) -> None:
+    def _make_room(self, body: bytes | bytearray | memoryview) -> None:
         """Double the buffer of ``body``. Only the buffer counts, not the announced size."""
         room = bytearray(min(self._announced_bytes, max(FIRST_BODY_BYTES, 2 * len(body))))
         room[: len(body)] = body

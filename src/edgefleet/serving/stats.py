@@ -96,8 +96,10 @@ class Stats:
         ``sizes`` are their shares of it: of one request any number, else its items.
         """
         self.requests += len(took_us)
+        latency = self.latency
         for us in took_us:
-            self.latency.record(us)
+            latency.sum_us += us
+            latency.counts[bucket(us)] += 1
         self.answered_at = time.monotonic()
         if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
             for mean in _means(first_input, sizes):
@@ -118,6 +120,9 @@ class Stats:
         if not scores.size:
             return []
         confidences, classes = top_scores(scores, kind)
+        if len(classes) == len(sizes):
+            self._scored_singly(confidences, classes)
+            return [(top,) for top in classes]
         each = len(classes) // sum(sizes)
         found: list[Sequence[int]] = []
         at = 0
@@ -128,6 +133,19 @@ class Stats:
             found.append(tops)
             at = end
         return found
+
+    def _scored_singly(self, confidences: Sequence[float], classes: Sequence[int]) -> None:
+        """Count requests of one item each, as ``_scored`` does."""
+        bins, tops = self.confidence, self.classes
+        for confidence, top in zip(confidences, classes, strict=True):
+            if not math.isfinite(confidence):
+                self.errors += 1
+                continue
+            share = 0.0 if confidence < 0.0 else min(confidence, 1.0)
+            self.confidence_sum += share
+            self.confidence_count += 1
+            bins[min(int(share * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
+            tops[top % CLASS_BINS] += 1
 
     def _scored(self, total: float, tops: Sequence[int]) -> None:
         items = len(tops)
