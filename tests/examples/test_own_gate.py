@@ -19,7 +19,7 @@ def run_in(folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=400,
     )
 
 
