@@ -11,10 +11,9 @@ from edgefleet.base.errors import NetworkError
 from edgefleet.http1.message import Request
 from edgefleet.protocol.fallback import BudgetLimits, When
 from edgefleet.serving.hybrid.answer import reply_of
-from edgefleet.serving.hybrid.breaker import FAILURES, LEAST_S, MOST_S, Breaker
-from edgefleet.serving.hybrid.budget import BURST, Budget, Window
+from edgefleet.serving.hybrid.breaker import Breaker
+from edgefleet.serving.hybrid.budget import Budget, Window
 from edgefleet.serving.hybrid.policy import (
-    LEARNT_ANSWERS,
     SENTENCES,
     Event,
     Outcome,
@@ -23,6 +22,13 @@ from edgefleet.serving.hybrid.policy import (
     is_unsure,
 )
 from edgefleet.serving.hybrid.question import may_forward
+from edgefleet.serving.limits import (
+    FALLBACK_BACKOFF_S,
+    FALLBACK_BURST,
+    FALLBACK_FAILURES,
+    FALLBACK_LEARNT,
+    FALLBACK_MOST_BACKOFF_S,
+)
 
 ALL = When(overload=True, missing=True, error=True, confidence=0.5, hedge="p95")
 NONE = When()
@@ -61,11 +67,11 @@ def test_a_percentile_is_believed_once_it_is_known() -> None:
     def quantile_us(share: float) -> int:
         return {0.95: 20_000, 0.99: 80_000}[share]
 
-    assert hedge_delay_s(ALL, LEARNT_ANSWERS - 1, quantile_us) is None
-    assert hedge_delay_s(ALL, LEARNT_ANSWERS, quantile_us) == 0.02
-    assert hedge_delay_s(When(hedge="p99"), LEARNT_ANSWERS, quantile_us) == 0.08
+    assert hedge_delay_s(ALL, FALLBACK_LEARNT - 1, quantile_us) is None
+    assert hedge_delay_s(ALL, FALLBACK_LEARNT, quantile_us) == 0.02
+    assert hedge_delay_s(When(hedge="p99"), FALLBACK_LEARNT, quantile_us) == 0.08
     assert hedge_delay_s(When(hedge=0.3), 0, quantile_us) == 0.3
-    assert hedge_delay_s(NONE, LEARNT_ANSWERS, quantile_us) is None
+    assert hedge_delay_s(NONE, FALLBACK_LEARNT, quantile_us) is None
 
 
 def test_each_outcome_without_an_answer_has_a_sentence() -> None:
@@ -100,7 +106,7 @@ def test_no_more_than_the_share_is_forwarded(percent: int, requests: int) -> Non
         if budget.spent(0.0, 1) is None:
             budget.use(0.0, 1)
             forwarded += 1
-    most = percent / 100 * requests + BURST
+    most = percent / 100 * requests + FALLBACK_BURST
     assert min(requests, most - 2) <= forwarded <= min(requests, most) + 1e-6
 
 
@@ -112,7 +118,7 @@ def test_the_share_is_not_saved_up() -> None:
     while budget.spent(0.0, 1) is None:
         budget.use(0.0, 1)
         used += 1
-    assert used == BURST
+    assert used == FALLBACK_BURST
 
 
 def test_requests_a_minute_and_bytes_a_day_are_limits() -> None:
@@ -134,10 +140,10 @@ def test_the_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
         assert breaker.allows(0.0)
         breaker.failed(0.0)
         breaker.succeeded()
-    for number in range(FAILURES):
+    for number in range(FALLBACK_FAILURES):
         assert breaker.allows(0.0), number
         breaker.failed(0.0)
-    now, backoff_s = 0.0, LEAST_S
+    now, backoff_s = 0.0, FALLBACK_BACKOFF_S
     for _ in range(12):
         assert breaker.state(now) == "open"
         assert not breaker.allows(now + 0.99 * backoff_s)
@@ -146,8 +152,8 @@ def test_the_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
         assert breaker.allows(now)
         assert not breaker.allows(now), "one request tries"
         breaker.failed(now)
-        backoff_s = min(MOST_S, 2 * backoff_s)
-    assert backoff_s == MOST_S
+        backoff_s = min(FALLBACK_MOST_BACKOFF_S, 2 * backoff_s)
+    assert backoff_s == FALLBACK_MOST_BACKOFF_S
     now += backoff_s
     assert breaker.allows(now)
     breaker.dropped()
@@ -159,9 +165,9 @@ def test_the_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
 
 def test_a_late_failure_does_not_lengthen_the_back_off() -> None:
     breaker = Breaker()
-    for _ in range(FAILURES + 4):  # all were sent before the breaker opened
+    for _ in range(FALLBACK_FAILURES + 4):  # all were sent before the breaker opened
         breaker.failed(0.0)
-    assert breaker.state(LEAST_S) == "half_open"
+    assert breaker.state(FALLBACK_BACKOFF_S) == "half_open"
 
 
 def test_an_answer_says_that_the_fallback_gave_it() -> None:

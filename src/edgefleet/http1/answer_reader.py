@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.base.errors import NetworkError
+from edgefleet.http1.limits import ANSWER_BODY_BYTES, ANSWER_HEAD_BYTES, CHUNK_LINE_BYTES
 
-ANSWER_HEAD_BYTES: Final = 64 << 10
-ANSWER_BODY_BYTES: Final = 256 << 20
 _END: Final = b"\r\n\r\n"
 _BODILESS: Final = (204, 304)
-_CHUNK_LINE_BYTES: Final = 256  # the size of a chunk, with its extensions
 
 
 class AnswerReader:
@@ -108,7 +106,7 @@ class AnswerReader:
         """Move whole chunks out of the data. Whether the last one is here."""
         data = self._data
         at = 0
-        while (end := data.find(b"\r\n", at, at + _CHUNK_LINE_BYTES)) >= 0:
+        while (end := data.find(b"\r\n", at, at + CHUNK_LINE_BYTES)) >= 0:
             size = _chunk_size(bytes(data[at:end]))
             if size + len(self._chunks) > self._limit_bytes:
                 raise _malformed("its body is too large")
@@ -124,7 +122,7 @@ class AnswerReader:
                 return True
             self._chunks += data[begin : begin + size]
         else:
-            if len(data) - at >= _CHUNK_LINE_BYTES:
+            if len(data) - at >= CHUNK_LINE_BYTES:
                 raise _malformed("the size of a chunk is no number")
         del data[:at]
         return False

@@ -1,16 +1,15 @@
 """The circuit breaker of the fallback. Pure: the caller gives the time in seconds.
 
-Closed: each request may be forwarded. After FAILURES failures in a row it is open: none may. After
-a back-off it is half-open: one request tries. If that fails the back-off doubles, up to MOST_S.
+Closed: each request may be forwarded. After FALLBACK_FAILURES failures in a row it is open: none
+may. After a back-off it is half-open: one request tries. If that fails the back-off doubles, up to
+FALLBACK_MOST_BACKOFF_S.
 """
 
-from typing import Final, Literal
+from typing import Literal
+
+from edgefleet.serving.limits import FALLBACK_BACKOFF_S, FALLBACK_FAILURES, FALLBACK_MOST_BACKOFF_S
 
 State = Literal["closed", "open", "half_open"]
-
-FAILURES: Final = 3
-LEAST_S: Final = 1.0
-MOST_S: Final = 60.0
 
 
 class Breaker:
@@ -54,9 +53,9 @@ class Breaker:
             return  # it was sent before the breaker opened
         self._trying = False
         if is_open:
-            self._backoff_s = min(MOST_S, 2 * self._backoff_s)
-        elif self._failures >= FAILURES:
-            self._backoff_s = LEAST_S
+            self._backoff_s = min(FALLBACK_MOST_BACKOFF_S, 2 * self._backoff_s)
+        elif self._failures >= FALLBACK_FAILURES:
+            self._backoff_s = FALLBACK_BACKOFF_S
         else:
             return
         self._opens_at = now + self._backoff_s

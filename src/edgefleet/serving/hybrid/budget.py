@@ -7,12 +7,11 @@ from collections import deque
 from typing import Final, Literal
 
 from edgefleet.protocol.fallback import BudgetLimits
+from edgefleet.serving.limits import FALLBACK_BURST
 
 Spent = Literal["budget_share", "budget_minute", "budget_bytes"]
 """The limit that a further request would exceed."""
 
-BURST: Final = 10
-"""Requests that the share allows at once, after so many requests that were not forwarded."""
 _MINUTE_S: Final = 60.0
 _DAY_S: Final = 86_400.0
 _SLOTS: Final = 60  # of a window; a count is forgotten up to one slot late, never early
@@ -48,19 +47,19 @@ class Budget:
     """Counts the requests of clients, and those that are forwarded.
 
     The share is a token bucket: each request of a client adds ``share`` of a token, a forwarded
-    request uses one, and BURST tokens are kept. The bucket begins full. So of N requests at most
-    ``share`` times N + BURST are forwarded. With the share 1 each may be.
+    request uses one, and at most FALLBACK_BURST tokens are kept. The bucket begins full: of N
+    requests at most ``share`` * N + FALLBACK_BURST are forwarded. With the share 1 each may be.
     """
 
     def __init__(self, limits: BudgetLimits) -> None:
         self._limits = limits
-        self._tokens = float(BURST)
+        self._tokens = float(FALLBACK_BURST)
         self._minute = Window(_MINUTE_S)
         self._day = Window(_DAY_S)
 
     def came(self) -> None:
         """Count a request of a client."""
-        self._tokens = min(float(BURST), self._tokens + self._limits.share)
+        self._tokens = min(float(FALLBACK_BURST), self._tokens + self._limits.share)
 
     def spent(self, now: float, size_bytes: int) -> Spent | None:
         """The limit that a request of ``size_bytes`` would exceed. None if it may be forwarded."""

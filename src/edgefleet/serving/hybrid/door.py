@@ -27,13 +27,12 @@ from edgefleet.serving.hybrid.policy import (
 )
 from edgefleet.serving.hybrid.question import Question, may_forward
 from edgefleet.serving.inference import Codec, Inferences
+from edgefleet.serving.limits import FALLBACK_RACING, FALLBACK_RACING_BYTES
 from edgefleet.serving.metric_aliases import Sample
 from edgefleet.serving.routes import render_error
 
 F = TypeVar("F")
 
-RACING: Final = 64  # hedged requests whose local run has not ended
-RACING_BYTES: Final = 16 << 20  # of their bodies
 _LOCAL: Final = f"{ANSWERED_BY}: local\r\n".encode()
 _FALLBACK: Final = f"{ANSWERED_BY}: fallback\r\n".encode()
 
@@ -125,7 +124,7 @@ class Hybrid:
     def _may_race(self, question: Question[Any]) -> bool:
         """Bounds the bodies of local runs that go on after their clients have an answer."""
         racing_bytes = sum(self._racing.values()) + len(question.request.view)
-        return len(self._racing) < RACING and racing_bytes <= RACING_BYTES
+        return len(self._racing) < FALLBACK_RACING and racing_bytes <= FALLBACK_RACING_BYTES
 
     async def _race(self, question: Question[Any], local: "asyncio.Future[Reply]") -> Reply:
         """The first answer. The request to the fallback is ended if the local answer is first."""

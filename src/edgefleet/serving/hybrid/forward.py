@@ -15,10 +15,9 @@ from edgefleet.serving.hybrid.counts import Counts
 from edgefleet.serving.hybrid.policy import Event, Outcome
 from edgefleet.serving.hybrid.question import Question
 from edgefleet.serving.hybrid.upstream import Upstream, UpstreamAnswer
+from edgefleet.serving.limits import FALLBACK_ANSWER_BYTES, FALLBACK_FORWARDS
 from edgefleet.serving.metric_aliases import Sample
 
-FORWARDS: Final = 8  # forwarded requests in progress
-ANSWERS_BYTES: Final = 16 << 20  # of all answers that are being received
 _LARGE_BYTES: Final = 1 << 20  # a larger answer is read outside the event loop
 _FAULTS: Final = frozenset({401, 403, 408, 429})  # the endpoint does not work, or not for us
 _OUTCOMES: Final = {"unreachable": Outcome.UNREACHABLE, "answer_malformed": Outcome.MALFORMED}
@@ -87,7 +86,7 @@ class Forwarder:
         now = self._loop.time()
         if left_s is not None and left_s <= 0:
             return Outcome.DEADLINE
-        if self._in_flight >= FORWARDS:
+        if self._in_flight >= FALLBACK_FORWARDS:
             return Outcome.BUSY
         if (spent := self._budget.spent(now, size_bytes)) is not None:
             return Outcome(spent)
@@ -107,7 +106,7 @@ class Forwarder:
             self.counts.received_bytes += size_bytes
             if not self._budget.receive(self._loop.time(), size_bytes):
                 raise _ReadNoFurther(Outcome.BUDGET_BYTES)
-            if self._receiving_bytes > ANSWERS_BYTES:
+            if self._receiving_bytes > FALLBACK_ANSWER_BYTES:
                 raise _ReadNoFurther(Outcome.BUSY)
 
         body = question.request.view

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from edgefleet.protocol.fallback import When
+from edgefleet.serving.limits import FALLBACK_LEARNT
 
 HOP: Final = "edgefleet-hop"
 """The header of a forwarded request. A device answers such a request by itself."""
@@ -13,7 +14,6 @@ ANSWERED_BY: Final = "edgefleet-answered-by"
 NOTE: Final = "edgefleet-fallback"
 """The header of a reply after an event of the policy: ``EVENT; OUTCOME``."""
 
-LEARNT_ANSWERS: Final = 100  # of a release, until a percentile of its latency is believed
 _LEAST_DELAY_S: Final = 0.001
 _SHARES: Final = {"p95": 0.95, "p99": 0.99}
 
@@ -96,6 +96,6 @@ def hedge_delay_s(when: When, answers: int, quantile_us: Callable[[float], int])
         return None
     if not isinstance(when.hedge, str):
         return when.hedge
-    if answers < LEARNT_ANSWERS:
+    if answers < FALLBACK_LEARNT:
         return None
     return max(_LEAST_DELAY_S, quantile_us(_SHARES[when.hedge]) / 1e6)

@@ -16,13 +16,15 @@ from edgefleet import __version__
 from edgefleet.base.errors import NetworkError, OperatorError
 from edgefleet.http1.answer_reader import AnswerReader
 from edgefleet.protocol.fallback import Address
+from edgefleet.serving.limits import (
+    FALLBACK_ANSWER_BYTES,
+    FALLBACK_CONNECT_S,
+    FALLBACK_IDLE_S,
+    FALLBACK_KEPT,
+    FALLBACK_TOKEN_BYTES,
+)
 
-ANSWER_BYTES: Final = 16 << 20
-CONNECT_S: Final = 2.0
-_KEPT: Final = 4  # idle connections
-_IDLE_S: Final = 20.0  # shorter than most servers wait
 _PIECE_BYTES: Final = 64 << 10
-_TOKEN_BYTES: Final = 8 << 10
 
 Count = Callable[[int], None]
 """Gets the number of bytes of each piece of an answer. It raises an error to read no further."""
@@ -42,7 +44,7 @@ class _Connection:
         self._streams = reader, writer
         self.idle_since = time.monotonic()
         self.was_used = False
-        self.answer = AnswerReader(ANSWER_BYTES)
+        self.answer = AnswerReader(FALLBACK_ANSWER_BYTES)
 
     async def ask(self, head: bytes, body: memoryview, count: Count) -> None:
         """Send a request and read its answer into ``answer``. Raises OSError or NetworkError."""
@@ -62,7 +64,7 @@ class _Connection:
     @property
     def is_reusable(self) -> bool:
         reader, writer = self._streams
-        fresh = time.monotonic() - self.idle_since < _IDLE_S
+        fresh = time.monotonic() - self.idle_since < FALLBACK_IDLE_S
         return fresh and not reader.at_eof() and not writer.is_closing()
 
     def close(self) -> None:
@@ -108,7 +110,7 @@ class Upstream:
             answer = connection.answer
             found = UpstreamAnswer(answer.status, answer.headers, answer.body)
             answer.body = b""
-            if answer.closes or len(self._idle) >= _KEPT:
+            if answer.closes or len(self._idle) >= FALLBACK_KEPT:
                 connection.close()
             else:
                 self._idle.append(connection)
@@ -130,7 +132,7 @@ class Upstream:
         address = self._address
         context = self._tls() if address.tls else None
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(FALLBACK_CONNECT_S):
                 streams = await asyncio.open_connection(address.host, address.port, ssl=context)
         except (OSError, UnicodeError) as error:  # TimeoutError, too; UnicodeError: of the name
             text = f"{address.url} cannot be reached ({error or 'no answer in time'})."
@@ -166,11 +168,13 @@ class Upstream:
             if self._token is not None and self._token[0] == version:
                 return self._token[1]
             with path.open("rb") as file:
-                token = file.read(_TOKEN_BYTES + 1).strip()
+                token = file.read(FALLBACK_TOKEN_BYTES + 1).strip()
         except (OSError, ValueError) as error:  # ValueError: of a path
             raise _unusable("fallback_token_file", self._token_file, str(error)) from error
-        if not 0 < len(token) <= _TOKEN_BYTES or not all(33 <= byte <= 126 for byte in token):
-            fault = f"it is not one word of at most {_TOKEN_BYTES} ASCII characters"
+        if not 0 < len(token) <= FALLBACK_TOKEN_BYTES or not all(
+            33 <= byte <= 126 for byte in token
+        ):
+            fault = f"it is not one word of at most {FALLBACK_TOKEN_BYTES} ASCII characters"
             raise _unusable("fallback_token_file", self._token_file, fault)
         self._token = version, token
         return token
