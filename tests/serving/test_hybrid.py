@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet.base.errors import DeviceError
+from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.fallback import read_fallback
 from edgefleet.serving.active_release import ActiveRelease
@@ -166,7 +166,7 @@ def test_a_local_answer_says_so_and_sends_nothing(model: TinyModel) -> None:
             own.gated.gate.set()
             reply = await own.ask(infer())
             assert (reply.status, headers_of(reply)) == (200, said("local"))
-            with pytest.raises(DeviceError, match="bad_request"):
+            with pytest.raises(OperatorError, match="bad_request"):
                 await own.ask(infer(body=b"{"))
             assert server.connections == 0
             assert own.metric('edgefleet_answers_total{by="local"}') == 1
@@ -483,7 +483,7 @@ def test_a_forwarded_request_is_not_forwarded_again(
 ) -> None:
     async def story() -> None:
         async with device(model, answers, "missing") as (own, server):
-            with pytest.raises(Exception, match="does not serve model"):
+            with pytest.raises(OperatorError, match="does not serve model"):
                 await own.ask(Request("POST", path, "", headers, BODY))
             assert server.connections == 0
 

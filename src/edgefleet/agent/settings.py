@@ -246,6 +246,7 @@ _CONFIG_TEXT: Final = f"TOML file with these options (default: {CONFIG}, if it e
 
 def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
     text = f"{option.text} (default: {option.default})" if option.default else option.text
+    text = text.replace("%", "%%")  # argparse formats it
     if option.flag:
         parser.add_argument(
             f"--{option.name}", action="store_const", const="true", default=None, help=text
