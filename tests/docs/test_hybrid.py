@@ -143,6 +143,7 @@ def test_a_binary_answer_stays_whole(pair: Pair) -> None:
     assert made[0] == pytest.approx(1 / (1 + np.exp(-9.0)), rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_request_is_not_sent_in_a_circle(tmp_path: Path, pair: Pair) -> None:
     """The third device names the first, which has not the model: it may not ask on."""
     more = ("--fallback", pair[0].url, "--fallback-budget", "share=100%")
@@ -153,6 +154,7 @@ def test_a_request_is_not_sent_in_a_circle(tmp_path: Path, pair: Pair) -> None:
     assert headers["edgefleet-fallback"] == "missing; refused"
 
 
+@pytest.mark.long
 def test_without_the_option_no_client_is_loaded() -> None:
     code = (
         "import sys, edgefleet.serving.server; "

@@ -49,6 +49,7 @@ class FallbackServer:
                     answering.cancel()
                     return
                 ending.cancel()
+                await asyncio.wait((ending,))
                 answer = answering.result()
                 if answer is None:
                     return
