@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.http1.message import Reply, Request
@@ -146,7 +147,7 @@ def test_a_missing_model_is_forwarded_as_it_came(model: TinyModel) -> None:
             assert own.metric(name) == 1
             assert own.metric('edgefleet_fallback_bytes_total{direction="sent"}') == len(body)
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_tensorflow_serving_is_forwarded_too(model: TinyModel) -> None:
@@ -157,7 +158,7 @@ def test_tensorflow_serving_is_forwarded_too(model: TinyModel) -> None:
             assert headers_of(reply) == said("fallback", "missing", "answered")
             assert server.requests[0].target == "/v1/models/other:predict"
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_local_answer_says_so_and_sends_nothing(model: TinyModel) -> None:
@@ -171,7 +172,7 @@ def test_a_local_answer_says_so_and_sends_nothing(model: TinyModel) -> None:
             assert server.connections == 0
             assert own.metric('edgefleet_answers_total{by="local"}') == 1
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_full_queue_is_an_event_and_a_refusal_of_the_release(model: TinyModel) -> None:
@@ -187,7 +188,7 @@ def test_a_full_queue_is_an_event_and_a_refusal_of_the_release(model: TinyModel)
                 headers_of(one)["edgefleet-answered-by"] for one in await asyncio.gather(*taken)
             } == {"local"}
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.mark.parametrize("when", ["error", "overload,missing"])
@@ -209,7 +210,7 @@ def test_an_error_of_the_release_counts_also_if_the_fallback_answers(
             assert (live.requests, live.errors) == (1, 1)
             assert sum(live.sketches.latency.values()) == 0, "no latency of the fallback"
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.mark.parametrize(("limit", "by"), [(0.2, "fallback"), (0.05, "local")])
@@ -225,7 +226,7 @@ def test_an_unsure_answer_is_replaced_and_counts_as_it_was(
             assert (live.requests, live.confidence_count) == (1, 1)
             assert live.confidence_sum == pytest.approx(0.1)
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_without_the_fallback_an_unsure_answer_is_the_answer(model: TinyModel) -> None:
@@ -239,7 +240,7 @@ def test_without_the_fallback_an_unsure_answer_is_the_answer(model: TinyModel) -
             assert headers_of(reply) == said("local", "confidence", "refused")
             assert json.loads(reply.body)["model_version"] == "7"
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_late_answer_is_dropped_but_the_release_is_judged_by_it(model: TinyModel) -> None:
@@ -255,7 +256,7 @@ def test_a_late_answer_is_dropped_but_the_release_is_judged_by_it(model: TinyMod
             assert (live.requests, sum(live.sketches.latency.values())) == (1, 1)
             assert live.latency_us_p50 >= 5_000
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_late_failure_counts_although_its_client_has_an_answer(model: TinyModel) -> None:
@@ -268,7 +269,7 @@ def test_a_late_failure_counts_although_its_client_has_an_answer(model: TinyMode
                 await asyncio.sleep(0)
             assert (own.stats.requests, own.stats.errors) == (1, 1)
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_the_local_answer_wins_if_it_is_first_and_the_fallback_is_dropped(
@@ -286,7 +287,7 @@ def test_the_local_answer_wins_if_it_is_first_and_the_fallback_is_dropped(
             assert own.metric("edgefleet_fallback_in_flight") == 0
             assert own.metric("edgefleet_fallback_up") == 1
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_if_the_hedge_fails_the_local_answer_is_awaited(model: TinyModel) -> None:
@@ -303,7 +304,7 @@ def test_if_the_hedge_fails_the_local_answer_is_awaited(model: TinyModel) -> Non
             assert reply.status == 200
             assert headers_of(reply)["edgefleet-answered-by"] == "local"
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_an_answer_in_time_is_not_hedged(model: TinyModel) -> None:
@@ -313,7 +314,7 @@ def test_an_answer_in_time_is_not_hedged(model: TinyModel) -> None:
             assert headers_of(await own.ask(infer())) == said("local")
             assert server.connections == 0
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_a_spent_budget_gives_the_local_error_and_says_so(
             assert told["error"].startswith("model: This device does not serve model other.")
             assert "The fallback did not answer: its budget" in told["hint"]
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 async def refuses_token(_: Forwarded) -> Reply:
@@ -387,7 +388,7 @@ def test_a_sick_fallback_is_left_alone_after_some_failures(
             assert own.metric("edgefleet_fallback_up") == 0
             assert capfd.readouterr().err.count(f"does not answer ({outcome})") == 1
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_fallback_that_is_well_again_is_asked_again(
@@ -405,7 +406,7 @@ def test_a_fallback_that_is_well_again_is_asked_again(
             assert headers_of(reply) == said("fallback", "missing", "answered")
             assert own.metric("edgefleet_fallback_up") == 1
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_port_without_a_server_is_unreachable(model: TinyModel) -> None:
@@ -414,7 +415,7 @@ def test_a_port_without_a_server_is_unreachable(model: TinyModel) -> None:
             reply = await own.ask(infer("other"))
             assert headers_of(reply) == said("local", "missing", "unreachable")
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.mark.parametrize(("timeout_us", "sent"), [(50_000, 1), (1, 0)])
@@ -429,7 +430,7 @@ def test_the_timeout_of_a_request_holds_for_the_fallback_and_is_no_fault_of_it(
             assert len(server.requests) == sent * FALLBACK_FAILURES
             assert own.metric("edgefleet_fallback_up") == 1
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_forwarded_requests_in_progress_are_bounded(model: TinyModel) -> None:
@@ -447,7 +448,7 @@ def test_forwarded_requests_in_progress_are_bounded(model: TinyModel) -> None:
             await asyncio.gather(*asked, return_exceptions=True)
             assert own.metric("edgefleet_fallback_in_flight") == 0
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def test_a_connection_is_kept_and_replaced_when_the_server_has_closed_it(
@@ -468,7 +469,7 @@ def test_a_connection_is_kept_and_replaced_when_the_server_has_closed_it(
             assert headers_of(reply)["edgefleet-answered-by"] == "fallback"
             assert (server.connections, len(server.requests)) == (2, used + 2)
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.mark.parametrize(
@@ -487,7 +488,7 @@ def test_a_forwarded_request_is_not_forwarded_again(
                 await own.ask(Request("POST", path, "", headers, BODY))
             assert server.connections == 0
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 @pytest.fixture(scope="module")
@@ -528,4 +529,4 @@ def test_the_server_must_have_a_certificate_of_the_ca_file(
             await own.host.close()
             await own.release.retire()
 
-    asyncio.run(story())
+    uvloop.run(story())
