@@ -144,6 +144,18 @@ def test_a_binary_answer_stays_whole(pair: Pair) -> None:
 
 
 @pytest.mark.long
+def test_the_command_line_says_that_the_fallback_answered(pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "pixels.json"
+    command = [sys.executable, "-m", "edgefleet.cli.main", "infer", "digits", str(file), "--json"]
+    file.write_text("[[0, 0, 0, 0]]")
+    done = subprocess.run(
+        [*command, "--address", pair[0].address], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["answered_by"] == "fallback"
+    assert "The answer is that of the device's fallback." in done.stderr
+
+
+@pytest.mark.long
 def test_a_request_is_not_sent_in_a_circle(tmp_path: Path, pair: Pair) -> None:
     """The third device names the first, which has not the model: it may not ask on."""
     more = ("--fallback", pair[0].url, "--fallback-budget", "share=100%")
