@@ -1,6 +1,7 @@
 """Forwards requests to the fallback, within its budget, its circuit breaker and the memory."""
 
 import asyncio
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from edgefleet.serving.hybrid.upstream import Upstream, UpstreamAnswer
 from edgefleet.serving.limits import FALLBACK_ANSWER_BYTES, FALLBACK_FORWARDS
 from edgefleet.serving.metric_aliases import Sample
 
+_LOG_S: Final = 60.0
 _LARGE_BYTES: Final = 1 << 20  # a larger answer is read outside the event loop
 _FAULTS: Final = frozenset({401, 403, 408, 429})  # the endpoint does not work, or not for us
 _OUTCOMES: Final = {"unreachable": Outcome.UNREACHABLE, "answer_malformed": Outcome.MALFORMED}
@@ -49,7 +51,8 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         self._in_flight = 0
         self._receiving_bytes = 0
-        self._log: Outcome | None = None  # the fault that was logged last
+        self._logged_at = -math.inf  # of the last fault
+        self._is_logged = False  # the fallback has not answered since
 
     def came(self) -> None:
         """Count a request of a client: the budget is a share of them."""
@@ -143,9 +146,10 @@ class Forwarder:
         else:
             reply = reply_of(path, answer.headers, answer.body, event)
         self._breaker.succeeded()
-        if self._log is not None:
-            self._log = None
+        if self._is_logged:
+            self._is_logged = False
             sys.stderr.write(f"The fallback {self._url} answers again.\n")
+            sys.stderr.flush()
         return Got(Outcome.ANSWERED, reply)
 
     def _failed(self, outcome: Outcome, fault: str) -> Got:
@@ -154,8 +158,9 @@ class Forwarder:
         return Got(outcome)
 
     def _report(self, outcome: Outcome, fault: str) -> None:
-        """Log a fault, until another one or an answer comes: not each request that has it."""
-        if outcome is not self._log:
-            self._log = outcome
+        """Log a fault, at most one a minute."""
+        now = self._loop.time()
+        if now - self._logged_at >= _LOG_S:
+            self._logged_at, self._is_logged = now, True
             sys.stderr.write(f"The fallback {self._url} does not answer ({outcome}): {fault}\n")
             sys.stderr.flush()
