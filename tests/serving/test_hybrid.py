@@ -76,6 +76,13 @@ class Device:
             await asyncio.sleep(0)
         return taken
 
+    async def settle(self) -> None:
+        """Wait until the model has run its requests, and until the loop has counted them."""
+        while self.stats.in_flight:  # noqa: ASYNC110 - a queue sends no signal
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     def metric(self, name: str) -> float:
         text = self.rest(Request("GET", "/metrics", "", {}, b""))
         assert isinstance(text, Reply)
@@ -250,8 +257,7 @@ def test_a_late_answer_is_dropped_but_the_release_is_judged_by_it(model: TinyMod
             assert headers_of(reply) == said("fallback", "hedge", "answered")
             assert own.stats.in_flight == 1, "the model still runs it"
             own.gated.gate.set()
-            while own.stats.in_flight or not own.stats.requests:  # noqa: ASYNC110 - sends no signal
-                await asyncio.sleep(0)
+            await own.settle()
             live = own.stats.live()
             assert (live.requests, sum(live.sketches.latency.values())) == (1, 1)
             assert live.latency_us_p50 >= 5_000
@@ -265,8 +271,7 @@ def test_a_late_failure_counts_although_its_client_has_an_answer(model: TinyMode
             own.gated.fail = True
             assert headers_of(await own.ask(infer()))["edgefleet-answered-by"] == "fallback"
             own.gated.gate.set()
-            while own.stats.in_flight or not own.stats.errors:  # noqa: ASYNC110 - sends no signal
-                await asyncio.sleep(0)
+            await own.settle()
             assert (own.stats.requests, own.stats.errors) == (1, 1)
 
     uvloop.run(story())
