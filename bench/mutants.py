@@ -23,6 +23,7 @@ from mutants_of_clients import MUTANTS as OF_CLIENTS
 from mutants_of_cost import MUTANTS as OF_COST
 from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
+from mutants_of_hybrid import MUTANTS as OF_HYBRID
 from mutants_of_labels import MUTANTS as OF_LABELS
 from mutants_of_limits import MUTANTS as OF_LIMITS
 from mutants_of_sites import MUTANTS as OF_SITES
@@ -34,7 +35,7 @@ OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
     *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
-    *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST,
+    *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST, *OF_HYBRID,
 )  # fmt: skip
 
 

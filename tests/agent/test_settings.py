@@ -13,6 +13,7 @@ from edgefleet.agent.settings import (
     as_toml,
     parse,
     parse_call,
+    serving_fallback,
 )
 from edgefleet.base.errors import OperatorError
 
@@ -52,6 +53,12 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
         "EDGEFLEET_AGENT_SERVE": "0.0.0.0:80",
         "EDGEFLEET_AGENT_SERVE_GRPC": "0.0.0.0:81",
         "EDGEFLEET_AGENT_CORS_ORIGIN": "https://a.example, http://b.example:8080",
+        "EDGEFLEET_AGENT_FALLBACK": "https://infer.example",
+        "EDGEFLEET_AGENT_FALLBACK_WHEN": "hedge=p99",
+        "EDGEFLEET_AGENT_FALLBACK_BUDGET": "share=5%",
+        "EDGEFLEET_AGENT_FALLBACK_TIMEOUT_S": "2",
+        "EDGEFLEET_AGENT_FALLBACK_CA_FILE": "ca.pem",
+        "EDGEFLEET_AGENT_FALLBACK_TOKEN_FILE": "token",
         "EDGEFLEET_AGENT_BYTES_PER_S": "1000",
         "EDGEFLEET_AGENT_MODELS_MEMORY_MIB": "512",
         "EDGEFLEET_AGENT_SERVE_THREADS": "2",
@@ -70,6 +77,12 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path) -> None:
         serve="0.0.0.0:80",
         serve_grpc="0.0.0.0:81",
         cors_origin="https://a.example,http://b.example:8080",
+        fallback="https://infer.example",
+        fallback_when="hedge=p99",
+        fallback_budget="share=5%",
+        fallback_timeout_s="2",
+        fallback_ca_file="ca.pem",
+        fallback_token_file="token",
         bytes_per_s=1000,
         models_memory_mib=512,
         serve_threads=2,
@@ -104,6 +117,9 @@ def test_the_command_line_wins_over_the_environment_and_this_over_the_file(tmp_p
         (("--serve-grpc", "8601"), "serve_grpc", "setting_invalid"),
         (("--cors-origin", "page.example"), "cors_origin", "setting_invalid"),
         (("--cors-origin", "https://page.example/path"), "cors_origin", "setting_invalid"),
+        (("--fallback", "infer.example"), "fallback", "setting_invalid"),
+        (("--fallback-when", "always"), "fallback_when", "setting_invalid"),
+        (("--fallback-budget", "share=0.1"), "fallback_budget", "setting_invalid"),
         (("--bytes-per-s", "-1"), "bytes_per_s", "setting_invalid"),
         (("--label", "site"), "label", "setting_invalid"),
         (("--label", f"site={'x' * 64}"), "label", "setting_invalid"),
@@ -217,6 +233,14 @@ def test_a_file_made_of_options_means_the_same_and_has_no_claim(tmp_path: Path) 
     file.write_text(as_toml(parse((*given, "--claim", "efc_secret"), {})))
     assert "efc_secret" not in file.read_text()
     assert parse(["run", "--config", str(file)], {}) == parse(given, {})
+
+
+def test_the_serving_process_gets_the_fallback_only_if_there_is_one() -> None:
+    assert serving_fallback(parse((*GIVEN, "--fallback-when", "missing"), {})) == []
+    given = (*GIVEN, "--fallback=https://h", "--fallback-when=missing", "--fallback-token-file=t")
+    options = serving_fallback(parse(given, {}))
+    assert options[:2] == ["--fallback=https://h", "--fallback-when=missing"]
+    assert "--fallback-token-file=t" in options
 
 
 def test_the_usual_file_is_read_if_it_exists(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from edgefleet.base.errors import EdgefleetError, NetworkError
-from edgefleet.client.inference.answer_reader import AnswerReader
 from edgefleet.client.inference.arrivals import due_times
 from edgefleet.client.inference.latencies import Latencies, duration_text, picture
 from edgefleet.client.inference.load import LoadPlan, run_load
 from edgefleet.client.inference.load_report import LatencyReport, LoadReport, load_lines
+from edgefleet.http1.answer_reader import AnswerReader
 
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"

@@ -28,7 +28,7 @@ from edgefleet.agent.lost_state import recover
 from edgefleet.agent.no_link import link_to
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.runtimes import installed_runtimes
-from edgefleet.agent.settings import AgentSettings
+from edgefleet.agent.settings import AgentSettings, serving_fallback
 from edgefleet.agent.slots import MODELS, Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.status_socket import answering
@@ -184,6 +184,7 @@ class Device:
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
         more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
+        more += serving_fallback(settings)
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS),
                    "--threads", str(settings.serve_threads), *more)  # fmt: skip

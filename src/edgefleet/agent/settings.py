@@ -16,6 +16,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
 from edgefleet.base.texts import counted
+from edgefleet.protocol.fallback import BUDGET, TIMEOUT_S, WHEN, read_fallback
 
 PREFIX: Final = "EDGEFLEET_AGENT_"
 CONFIG: Final = Path("/etc/edgefleet/agent.toml")
@@ -40,6 +41,12 @@ class AgentSettings:
     serve: str
     serve_grpc: str = ""
     cors_origin: str = ""  # origins, separated by commas
+    fallback: str = ""  # these are texts as ``protocol.fallback`` reads them
+    fallback_when: str = WHEN
+    fallback_budget: str = BUDGET
+    fallback_timeout_s: str = TIMEOUT_S
+    fallback_ca_file: str = ""
+    fallback_token_file: str = ""
     claim: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     bytes_per_s: int | None = None
@@ -94,6 +101,34 @@ OPTIONS: Final = (
         "ORIGIN",
         "",
     ),
+    _Option(
+        "fallback",
+        "endpoint to which inference requests may be forwarded; without it nothing leaves the "
+        "device",
+        "URL",
+        "",
+    ),
+    _Option(
+        "fallback-when",
+        "events after which a request is forwarded: overload, missing, error, confidence=LIMIT, "
+        "hedge=p95, hedge=p99 or hedge=50ms",
+        "EVENTS",
+        WHEN,
+    ),
+    _Option("fallback-budget", "limits of all forwarded requests together", "LIMITS", BUDGET),
+    _Option(
+        "fallback-timeout-s",
+        "longest time of a forwarded request, in seconds",
+        "SECONDS",
+        TIMEOUT_S,
+    ),
+    _Option(
+        "fallback-ca-file",
+        "file with the CA certificates of the fallback (default: those of the system)",
+        "FILE",
+        "",
+    ),
+    _Option("fallback-token-file", "file with the bearer token for the fallback", "FILE", ""),
     _Option("bytes-per-s", "limit of the download rate; 0 is unlimited", "N", "0"),
     _Option("models-memory-mib", "memory for all models together; 0 is unlimited", "MIB", "0"),
     _Option(
@@ -165,6 +200,7 @@ def _settings(
         serve=_address(values["serve"], "serve"),
         serve_grpc=_address(values["serve_grpc"], "serve_grpc") if values["serve_grpc"] else "",
         cors_origin=_origins(values["cors_origin"]),
+        **_fallback(values),
         claim=claim,
         claim_fault=claim_fault,
         labels=_labels(given["label"], environ, table),
@@ -210,12 +246,22 @@ _CONFIG_TEXT: Final = f"TOML file with these options (default: {CONFIG}, if it e
 
 def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
     text = f"{option.text} (default: {option.default})" if option.default else option.text
+    text = text.replace("%", "%%")  # argparse formats it
     if option.flag:
         parser.add_argument(
             f"--{option.name}", action="store_const", const="true", default=None, help=text
         )
     else:
         parser.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
+
+
+def serving_fallback(settings: AgentSettings) -> list[str]:
+    """The options of the serving process for the fallback. Empty without one."""
+    if not settings.fallback:
+        return []
+    keys = (option.name for option in OPTIONS if option.name.startswith("fallback"))
+    values = {key: getattr(settings, key.replace("-", "_")) for key in keys}
+    return [f"--{key}={value}" for key, value in values.items()]
 
 
 def as_toml(settings: AgentSettings) -> str:
@@ -332,6 +378,14 @@ def _address(text: str, field: str) -> str:
             "setting_invalid", f"{text!r} is not an address.", field=field, hint="Give HOST:PORT."
         )
     return text
+
+
+def _fallback(values: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the fallback, checked. Raises OperatorError ``setting_invalid``."""
+    names = ("when", "budget", "timeout_s", "ca_file", "token_file")
+    read_fallback(values["fallback"], **{name: values[f"fallback_{name}"] for name in names})
+    keys = ("fallback", *(f"fallback_{name}" for name in names))
+    return {key: values[key] for key in keys}
 
 
 def _origins(text: str) -> str:

@@ -7,6 +7,9 @@ FRAGMENT_COST_BYTES: Final = 64  # memory of one piece of a body, beyond its byt
 CHUNKING_FACTOR: Final = 8  # bytes on the wire per byte of a chunked body, at most
 LARGE_BODY_BYTES: Final = 64 << 10  # bodies of this size or more are not copied
 FIRST_BODY_BYTES: Final = 256 << 10  # first buffer of a large body, for any announced size
+ANSWER_HEAD_BYTES: Final = 64 << 10  # of an answer that a client here reads
+ANSWER_BODY_BYTES: Final = 256 << 20  # the same for its body
+CHUNK_LINE_BYTES: Final = 256  # the size of a chunk, with its extensions
 RECEIVE_BYTES: Final = 64 << 10  # of one read; the rest of a large body goes to its own buffer
 BACKLOG: Final = 1024
 

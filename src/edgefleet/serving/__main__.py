@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.protocol.fallback import BUDGET, TIMEOUT_S, WHEN, read_fallback
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
     )
+    _add_fallback(parser)
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -62,12 +64,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.data_dir,
             origins=tuple(options.cors_origin),
             grpc=grpc,
+            fallback=read_fallback(
+                options.fallback,
+                when=options.fallback_when,
+                budget=options.fallback_budget,
+                timeout_s=options.fallback_timeout_s,
+                ca_file=options.fallback_ca_file,
+                token_file=options.fallback_token_file,
+            ),
         )
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _add_fallback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fallback",
+        default="",
+        metavar="URL",
+        help="endpoint to which requests may be forwarded; without it nothing leaves the device",
+    )
+    parser.add_argument("--fallback-when", default=WHEN, metavar="EVENTS")
+    parser.add_argument("--fallback-budget", default=BUDGET, metavar="LIMITS")
+    parser.add_argument("--fallback-timeout-s", default=TIMEOUT_S, metavar="SECONDS")
+    parser.add_argument("--fallback-ca-file", default="", metavar="FILE")
+    parser.add_argument("--fallback-token-file", default="", metavar="FILE")
 
 
 def _print_url(url: str) -> None:

@@ -21,8 +21,8 @@ Samples = dict[tuple[str, str, str], list[str]]
 """The lines of each metric, by its name, type and text: Prometheus reads a metric in one block."""
 
 
-def metrics_text(host: ModelHost) -> str:
-    """All metrics of the process. Each release has its own counters and labels."""
+def metrics_text(host: ModelHost, more: Iterable[Sample] = ()) -> str:
+    """All metrics of the process, and ``more``. Each release has its own counters and labels."""
     samples: Samples = {}
     _add(samples, "serving_ready", "gauge", "1 when inference requests are answered.",
          ("", "", int(bool(host.routes))))  # fmt: skip
@@ -58,6 +58,7 @@ def metrics_text(host: ModelHost) -> str:
     used_kib = memory_kib() + sum(memory_kib(one.worker) for one in _workers(host))
     used = Sample("edge_ai_memory_usage_bytes", "gauge", text, "", {}, used_kib << 10)
     _add_named(samples, [used])
+    _add_named(samples, more)
     lines: list[str] = []
     for (name, kind, text), found in samples.items():
         lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}", *found)

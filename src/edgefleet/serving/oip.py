@@ -20,6 +20,7 @@ from edgefleet.serving.active_release import Release
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip_codec import RestCodec
+from edgefleet.serving.rest_inferences import RestInferences
 from edgefleet.serving.routes import Endpoint, Endpoints, answer, json_reply
 
 EXTENSIONS: Final = (
@@ -35,9 +36,9 @@ EXTENSIONS: Final = (
 class OpenInference:
     """The handler of the paths below ``/v2``."""
 
-    def __init__(self, host: ModelHost, inferences: Inferences | None = None) -> None:
+    def __init__(self, host: ModelHost, inferences: RestInferences | None = None) -> None:
         self._host = host
-        self._inferences = inferences or Inferences(host)
+        self._inferences: RestInferences = inferences or Inferences(host)
         self._codec = RestCodec(host.bodies)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:

@@ -1,6 +1,6 @@
 """The handler of the inference listener: both REST protocols, health and metrics."""
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -10,14 +10,19 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.bodies import compressed
 from edgefleet.serving.inference import Inferences
+from edgefleet.serving.metric_aliases import Sample
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
+from edgefleet.serving.rest_inferences import RestInferences
 from edgefleet.serving.routes import Endpoints, answer, methods_of, render_error
 from edgefleet.serving.tfs import TensorFlowServing
 
 _HEADERS: Final = "content-type, content-encoding, accept-encoding, inference-header-content-length"
-_EXPOSED: Final = "inference-header-content-length, edgefleet-generation, retry-after"
+_EXPOSED: Final = (
+    "inference-header-content-length, edgefleet-generation, edgefleet-answered-by, "
+    "edgefleet-fallback, retry-after"
+)
 _PATHS: Final = 64  # the number of paths with remembered endpoints
 _PREFLIGHT_S: Final = "600"  # how long a browser remembers the answer
 
@@ -26,17 +31,19 @@ class Rest:
     """Answers every request to the listener.
 
     ``origins``: pages of these origins may call from a browser (CORS); ``*`` is any. None by
-    default.
+    default. ``samples`` gives more metrics.
     """
 
     def __init__(
         self,
         host: ModelHost,
-        inferences: Inferences | None = None,
+        inferences: RestInferences | None = None,
         *,
         origins: Collection[str] = (),
+        samples: Callable[[], Iterable[Sample]] = tuple,
     ) -> None:
         self._host = host
+        self._samples = samples
         inferences = inferences or Inferences(host)
         self._oip = OpenInference(host, inferences)
         self._tfs = TensorFlowServing(host, inferences)
@@ -79,7 +86,7 @@ class Rest:
                 return {}
 
     def _metrics(self, _: Request) -> Reply:
-        return Reply(200, metrics_text(self._host).encode(), CONTENT_TYPE)
+        return Reply(200, metrics_text(self._host, self._samples()).encode(), CONTENT_TYPE)
 
     async def _finish(self, request: Request, coming: Awaitable[Reply]) -> Reply:
         try:

@@ -50,14 +50,17 @@ def json_reply(value: object) -> Reply:
     return Reply(200, encode(value))
 
 
-def render_error(error: EdgefleetError) -> Reply:
+def render_error(error: EdgefleetError, note: str = "") -> Reply:
     """The error object of both protocols, with code, hint and field of edgefleet.
+
+    ``note`` is a sentence that is added to the hint.
 
     Clients of both protocols show ``error`` alone, so it begins with the name of the tensor or
     parameter that is wrong.
     """
     message = f"{error.field[:_FIELD_CHARS]}: {error.message}" if error.field else error.message
-    body = {"error": message, "code": error.code, "hint": error.hint, "field": error.field}
+    hint = f"{error.hint} {note}".rstrip()
+    body = {"error": message, "code": error.code, "hint": hint, "field": error.field}
     headers = retry_headers(error)
     if isinstance(error, MethodNotAllowed):
         headers = (*headers, ("Allow", ", ".join(error.allow)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.server import listen
+from edgefleet.protocol.fallback import FallbackSettings
 from edgefleet.serving.control import Control
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
@@ -26,7 +27,8 @@ class ServingSettings:
     """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set.
 
     Pages of ``origins`` may call from a browser, see ``Rest``.
-    ``grpc`` is the address of gRPC. None: it is not served, and takes no memory.
+    ``grpc`` is the address of gRPC. None: it is not served, and takes no memory. ``fallback`` None:
+    nothing leaves the device.
     """
 
     host: str
@@ -35,6 +37,7 @@ class ServingSettings:
     data_dir: Path | None = None
     origins: tuple[str, ...] = ()
     grpc: tuple[str, int] | None = None
+    fallback: FallbackSettings | None = None
 
 
 def read_address(text: str, field: str = "listen") -> tuple[str, int]:
@@ -81,7 +84,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.close)
         inference = await listen(
-            Rest(models, inferences, origins=settings.origins),
+            _rest(models, inferences, settings, stack),
             host=settings.host,
             port=settings.port,
             limits=INFERENCE,
@@ -104,6 +107,20 @@ async def serve(
         stack.push_async_callback(control.close)
         on_ready(url)
         await stop.wait()
+
+
+def _rest(
+    models: ModelHost, inferences: Inferences, settings: ServingSettings, stack: AsyncExitStack
+) -> Rest:
+    """The handler of REST: with a fallback if one is set."""
+    if settings.fallback is None:
+        return Rest(models, inferences, origins=settings.origins)
+    # Imported here: a process without a fallback does not need its memory.
+    from edgefleet.serving.hybrid.door import Hybrid  # noqa: PLC0415 - see above
+
+    hybrid = Hybrid(inferences, settings.fallback)
+    stack.callback(hybrid.close)
+    return Rest(models, hybrid, origins=settings.origins, samples=hybrid.samples)
 
 
 def _address(host: str, port: int) -> str:

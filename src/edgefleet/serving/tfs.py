@@ -14,6 +14,7 @@ from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
+from edgefleet.serving.rest_inferences import RestInferences
 from edgefleet.serving.routes import Endpoints, answer, json_reply
 from edgefleet.serving.tfs_codec import ExamplesCodec, PredictCodec
 from edgefleet.serving.tfs_values import SIGNATURE
@@ -38,8 +39,8 @@ _TYPES: Final[Mapping[Datatype, str]] = {
 class TensorFlowServing:
     """The handler of the paths below ``/v1/models``."""
 
-    def __init__(self, host: ModelHost, inferences: Inferences | None = None) -> None:
-        self._inferences = inferences or Inferences(host)
+    def __init__(self, host: ModelHost, inferences: RestInferences | None = None) -> None:
+        self._inferences: RestInferences = inferences or Inferences(host)
         self._predict = PredictCodec(host.bodies)
         self._classify = ExamplesCodec(host.bodies, "classify")
         self._regress = ExamplesCodec(host.bodies, "regress")

@@ -1,7 +1,8 @@
 """A runtime that segfaults or leaks: Python runs this file if this folder is on PYTHONPATH.
 
 The process then reads address 0 when a model whose description is "segfault on white" is asked about
-a white picture, and keeps LEAK_BYTES more when it is "leak on white". A model that "leaks" takes
+a white picture, keeps LEAK_BYTES more when it is "leak on white", and raises an error when it is
+"fails on white". A model that "leaks" takes
 1 MiB more each quarter of a second from its load on: 1 MiB a minute, sped up 240 times. The SIGSEGV
 is real, in the process and at the place where the model runs, and so is the memory. No graph was
 found that makes the installed version of ONNX Runtime do so by itself.
@@ -18,6 +19,7 @@ import time
 SEGFAULT = "segfault on white"
 LEAK = "leak on white"
 LEAK_BYTES = 32 << 20
+FAILS = "fails on white"
 LEAKS = "leaks"
 PAUSE_S = 0.25
 WHITE = 254.0
@@ -77,10 +79,12 @@ def _change(runtime):
 
         def end_on_white(self, darkest):
             mark = self.get_modelmeta().description
-            if mark not in (SEGFAULT, LEAK) or not any(one > WHITE for one in darkest):
+            if mark not in (SEGFAULT, LEAK, FAILS) or not any(one > WHITE for one in darkest):
                 return
             if mark == SEGFAULT:
                 ctypes.string_at(0)
+            if mark == FAILS:
+                raise RuntimeError("planted")
             leaked.append(b"\1" * LEAK_BYTES)
 
     runtime.InferenceSession = Session

@@ -85,8 +85,11 @@ def infer(
         took_s = time.perf_counter() - began
     finally:
         client.close()
+    report = infer_report(answer, headers, took_s)
     invocation.screen.note(f"{client.url} answered in {took_s * 1000:.2f} ms.")
-    invocation.screen.answer(infer_report(answer, headers, took_s), infer_lines(answer, top, names))
+    if report.answered_by == "fallback":
+        invocation.screen.note("The answer is that of the device's fallback.")
+    invocation.screen.answer(report, infer_lines(answer, top, names))
 
 
 def _class_names(path: Path | None) -> list[str]:

@@ -26,18 +26,22 @@ class OutputView(Wire, frozen=True, kw_only=True):
 
 
 class InferReport(Wire, frozen=True, kw_only=True):
-    """The result of ``edgefleet infer``. ``took_ms`` is the time of the whole request."""
+    """The result of ``edgefleet infer``. ``took_ms`` is the time of the whole request.
+
+    ``answered_by`` is ``local`` or ``fallback``. None from a device without a fallback.
+    """
 
     model: str
     release: str
     id: str
     generation: int | None = None
     took_ms: float
+    answered_by: str | None = None
     outputs: tuple[OutputView, ...]
 
 
 def infer_report(answer: InferAnswer, headers: Mapping[str, str], took_s: float) -> InferReport:
-    from edgefleet.client.inference.client import GENERATION
+    from edgefleet.client.inference.client import ANSWERED_BY, GENERATION
 
     generation = headers.get(GENERATION, "")
     return InferReport(
@@ -46,6 +50,7 @@ def infer_report(answer: InferAnswer, headers: Mapping[str, str], took_s: float)
         id=answer.id,
         generation=int(generation) if generation.isdecimal() else None,
         took_ms=round(took_s * 1000, 2),
+        answered_by=headers.get(ANSWERED_BY),
         outputs=tuple(
             OutputView(
                 name=name,

@@ -12,6 +12,7 @@ from edgefleet.client.inference.model_info import ModelInfo, error_of_answer
 from edgefleet.client.inference.tensors import EncodedRequest, InferAnswer, decode_answer
 
 GENERATION: Final = "edgefleet-generation"
+ANSWERED_BY: Final = "edgefleet-answered-by"
 
 
 def server_url(address: str) -> str:

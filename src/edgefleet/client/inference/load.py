@@ -17,12 +17,12 @@ from functools import partial
 from typing import Final, cast
 
 from edgefleet.base.errors import NetworkError
-from edgefleet.client.inference.answer_reader import AnswerReader
 from edgefleet.client.inference.arrivals import Spacing, due_times
 from edgefleet.client.inference.latencies import Latencies
 from edgefleet.client.inference.limits import RECONNECT_S, SWEEP_S
 from edgefleet.client.inference.load_report import LoadReport, latency_report
 from edgefleet.client.inference.model_info import error_of_answer
+from edgefleet.http1.answer_reader import AnswerReader
 
 _WAKE_S: Final = 0.0002  # between two wakes of an open loop, at least
 
