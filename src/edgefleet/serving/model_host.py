@@ -78,6 +78,11 @@ class ModelHost:
         """The models whose releases have all ended, by name."""
         return sorted(self._models.keys() - self.routes.keys())
 
+    def on_trial(self, model: str) -> bool:
+        """Whether the release that answers requests to the model is in its trial."""
+        loaded = self._models.get(model)
+        return loaded is not None and loaded.trial is not None and loaded.route() is loaded.trial
+
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.
 
