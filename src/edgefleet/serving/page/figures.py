@@ -61,7 +61,7 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
     correct: int
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class PageFigures(msgspec.Struct, frozen=True, kw_only=True):
     """``at`` is the time in seconds of a clock that only rises, for differences.
 
     ``unserved`` are models of the device that no release answers now.
@@ -76,7 +76,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     unserved: list[str]
 
 
-def figures(host: ModelHost) -> Figures:
+def figures(host: ModelHost) -> PageFigures:
     """The figures of all models that answer."""
     room = memory_room()
     report = host.answers.report()
@@ -86,7 +86,7 @@ def figures(host: ModelHost) -> Figures:
         for each in one.releases
     }
     routes = host.routes.values()
-    return Figures(
+    return PageFigures(
         at=round(time.monotonic(), 3),
         version=__version__,
         generation=host.generation,
