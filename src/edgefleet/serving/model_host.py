@@ -72,6 +72,7 @@ class ModelHost:
             "not_found",
             f"This device does not serve model {model}. It serves: {served}.",
             field="model",
+            hint="Name a model that it serves; others come by rollout.",
         )
 
     def unserved(self) -> list[str]:

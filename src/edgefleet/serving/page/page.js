@@ -99,14 +99,14 @@
     for (const row of known.values()) row.remove();
   };
 
-  const path = (points, value, top, start) => {
+  const path = (points, value, top, start, spanS) => {
     let text = "";
     let down = false;
     for (const one of points) {
       const at = value(one);
       if (at === null) down = false;
       else {
-        const x = (((one.at - start) / KEPT_S) * WIDTH).toFixed(1);
+        const x = (((one.at - start) / spanS) * WIDTH).toFixed(1);
         const y = (HEIGHT - 2 - (at / top) * (HEIGHT - 6)).toFixed(1);
         text += down ? `L${x} ${y}` : `M${x} ${y}h.1`;
         down = true;
@@ -116,11 +116,12 @@
   };
   const SVG = "http://www.w3.org/2000/svg";
   const draw = (svg, label, points, lines, least, switches) => {
-    const start = points.length ? points.at(-1).at - KEPT_S : 0;
+    const spanS = points.length ? Math.max(SHOWN_S, points.at(-1).at - points[0].at) : SHOWN_S;
+    const start = points.length ? points.at(-1).at - spanS : 0;
     const values = points.flatMap((one) => lines.map(([, value]) => value(one))).filter((one) => one !== null);
     const top = Math.max(least, ...values);
-    const marks = switches.map((at) => `M${(((at - start) / KEPT_S) * WIDTH).toFixed(1)} 0V${HEIGHT}`).join("");
-    const wanted = [...lines.map(([css, value]) => [css, path(points, value, top, start)]), ["switch", marks]];
+    const marks = switches.map((at) => `M${(((at - start) / spanS) * WIDTH).toFixed(1)} 0V${HEIGHT}`).join("");
+    const wanted = [...lines.map(([css, value]) => [css, path(points, value, top, start, spanS)]), ["switch", marks]];
     wanted.forEach(([css, text], place) => {
       const line = svg.children[place] ?? svg.appendChild(document.createElementNS(SVG, "path"));
       line.setAttribute("class", css);
@@ -197,7 +198,7 @@
       const most = values.length ? Math.max(...values) : null;
       const ends = values.length ? `from ${text(Math.min(...values))} to ${text(most)}` : "no request yet";
       put(svg.parentNode.querySelector(".top"), ` · ${ends}`);
-      draw(svg, `${svg.parentNode.querySelector("h3").textContent}, in the last five minutes`, steps, lines, least, switches);
+      draw(svg, `${svg.parentNode.querySelector("h3").textContent}, since the page was opened, at most five minutes`, steps, lines, least, switches);
     }
   };
 
