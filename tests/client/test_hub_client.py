@@ -175,6 +175,12 @@ CALLS = (
         READS.device_history("lyon-0000"),
     ),
     Call(
+        "device_figures",
+        lambda hub: hub.device_figures("x"),
+        "/api/v1/devices/x/figures",
+        READS.device_figures("lyon-0000"),
+    ),
+    Call(
         "names",
         lambda hub: hub.names("releases", prefix="1", model="digits", limit=5),
         "/api/v1/names/releases",

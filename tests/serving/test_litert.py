@@ -69,22 +69,22 @@ def test_a_bound_run_and_one_after_a_failure_answer(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again, made)
 
 
-@pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_a_full_integer_model_is_served_as_the_interpreter_answers(
-    tmp_path: Path, isolation: str
-) -> None:
+def test_a_worker_answers_as_the_interpreter(tmp_path: Path) -> None:
+    """See test_litert_protocols.py for the serving process itself, and for each protocol."""
     model = tiny_tflite.classifier(tmp_path / "m.tflite")
     release = ServedRelease(
         release="1", variant=model.variant, quality=None, artifact_path=str(model.path)
     )
     with serving(tmp_path) as process:
-        process.apply(ServedModel(model="tiny", confirmed=release, isolation=isolation))  # type: ignore[arg-type] # one of the two
+        process.apply(ServedModel(model="tiny", confirmed=release, isolation="process"))
         given = tiny_tflite.inputs(3)
         with triton.InferenceServerClient(process.address) as client:
             tensor = triton.InferInput("x", [3, 10], "INT8").set_data_from_numpy(given)
             for _ in range(5):
                 made = client.infer("tiny", [tensor]).as_numpy("y")
                 np.testing.assert_array_equal(made, tiny_tflite.interpreted(model.path, given))
+            (shown,) = client.get_model_metadata("tiny")["outputs"]
+            assert shown["parameters"]["quantisation"] == tiny_tflite.scales(model.path)["y"]
 
 
 def test_the_facts_of_a_file_are_read_without_the_runtime(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_nested_data_is_taken_as_flat_data_is(process: ServingProcess, model: Ti
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nosuch", 404, "not_found"),
         ("GET", "/v2/models/other", 404, "not_found"),
         ("GET", "/v2/models/digits/versions/8", 404, "not_found"),
         ("POST", "/v2/models/other/infer", 404, "not_found"),

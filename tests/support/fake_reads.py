@@ -4,6 +4,7 @@ import msgspec
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device_commands import DeviceFilter
+from edgefleet.protocol.device_figures import DeviceFigures, FiguresPoint, ModelPoints
 from edgefleet.protocol.operator import (
     AuditEntry,
     AuditPage,
@@ -36,6 +37,20 @@ from support.scenes import ATTEMPTS, NOW, POPULATION, history_of, release_view, 
 TOKEN = "operator-token-of-the-fake"
 
 
+def figures_until(now: float) -> tuple[FiguresPoint, ...]:
+    """Five reports, one without a request."""
+    return tuple(
+        FiguresPoint(
+            at=now - 10 * (5 - number), release="2", span_s=10.0 if number else None,
+            requests=(count := 0 if number == 3 else 20 * number + 20), errors=number // 4, refused=0,
+            latency_us_p50=100 + number if count else None,
+            latency_us_p95=900 + 100 * number if count else None,
+            confidence=0.9 - number / 50 if count else None, cpu_us=55.0, memory_mib=12,
+        )
+        for number in range(5)
+    )  # fmt: skip
+
+
 class FakeReads:
     """All reads of the page. Tests set ``rollout_views`` and ``device_views``, or call ``play``."""
 
@@ -51,6 +66,7 @@ class FakeReads:
         self.freeze_said = Freeze(frozen=False)
         self.quarantined_devices: list[QuarantinedDevice] = []
         self.attempts = list(ATTEMPTS)  # of every device
+        self.figures = [ModelPoints(model="digits", points=figures_until(now))]  # of every device
         self.reports: dict[str, WaitReport] = {}  # of devices, instead of the same for all
         self.more_models: tuple[ModelView, ...] = ()
         for status in (Status.COMPLETED, Status.REVERTED, Status.REFUSED):
@@ -187,6 +203,10 @@ class FakeReads:
     def device_history(self, name: str) -> DeviceHistory:
         self.device(name)
         return DeviceHistory(device=name, attempts=tuple(self.attempts))
+
+    def device_figures(self, name: str) -> DeviceFigures:
+        self.device(name)
+        return DeviceFigures(device=name, since=self.now - 600, models=tuple(self.figures))
 
     def why_device(self, name: str) -> WaitReport:
         wait = Wait(

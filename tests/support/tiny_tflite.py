@@ -109,6 +109,20 @@ def interpreted(path: Path, given: NDArray[Any]) -> NDArray[Any]:
     return made
 
 
+def scales(path: Path) -> dict[str, dict[str, Any]]:
+    """The datatype, scale and zero point of each input and output, of the interpreter itself."""
+    interpreter = Interpreter(model_path=str(path))
+    names = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+    return {
+        one["name"]: {
+            "datatype": names[np.dtype(one["dtype"])],
+            "scale": one["quantization"][0],
+            "zero_point": one["quantization"][1],
+        }
+        for one in (*interpreter.get_input_details(), *interpreter.get_output_details())
+    }
+
+
 def _tensor(
     name: str,
     shape: tuple[int, ...],

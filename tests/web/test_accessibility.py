@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from importlib import resources
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from edgefleet.protocol.operator import QuarantinedDevice
 from edgefleet.protocol.rollout import Freeze, Status
+from support.axe import violations
 from support.browser import open_page
 from support.fake_reads import TOKEN, FakeReads
 from support.page_server import PageServer
@@ -17,7 +17,6 @@ from support.scenes import rollout_in
 
 pytestmark = pytest.mark.browser
 
-AXE: Final = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
 PAGES: Final = (
     "/", "/rollouts", "/devices", "/devices?selector=nonsense", "/devices/lyon-0000", "/models",
     "/models/digits/3", "/audit", "/nosuch",
@@ -45,19 +44,6 @@ def server() -> Iterator[PageServer]:
         reads.put(rollout_in(status, now=reads.now))
     with PageServer(reads) as running:
         yield running
-
-
-def violations(page: Page) -> list[str]:
-    """The findings of axe on the page: rule, number of places, the first of them."""
-    page.evaluate(AXE)
-    found: dict[str, Any] = page.evaluate(
-        "axe.run(document, {resultTypes: ['violations'], elementRef: false})"
-    )
-    return [
-        f"{page.url} {one['id']} x{len(one['nodes'])}: {one['nodes'][0]['html'][:160]} "
-        f"{one['nodes'][0].get('failureSummary', '')[:200]}"
-        for one in found["violations"]
-    ]
 
 
 @pytest.mark.parametrize(

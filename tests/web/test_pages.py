@@ -230,6 +230,21 @@ def several(page: SignedIn) -> SignedIn:
     return page
 
 
+def test_a_device_shows_the_figures_of_its_check_ins_with_their_range(page: SignedIn) -> None:
+    text = page.get("/devices/lyon-0000").text
+    part = text[text.index('data-part="device_figures"') :]
+    part = part[: part.index("</section>")]
+    assert "digits, release 2" in part
+    assert "Requests a second: 0 to 10" in part  # 100 requests in 10 s, and none
+    assert "Latency p50 and p95: 100 \u00b5s to 1.3 ms" in part
+    assert "Confidence: 0.82 to 0.90" in part
+    assert part.count("<svg") == 6  # each curve is one in its picture
+    lines = re.findall(r'class="line p50"', part)
+    assert len(lines) == 3
+    page.reads.figures = []
+    assert "No figures yet" in page.get("/devices/lyon-0000").text
+
+
 def test_devices_are_filtered_by_what_they_run(several: SignedIn) -> None:
     text = several.get("/devices?runs=digits:3").text
     found = set(re.findall(r'href="/devices/(\w+-\d+)"', text))

@@ -94,7 +94,7 @@ def _next(error: EdgefleetError, path: str) -> str:
     if error.party is Party.NETWORK and path in _INFERENCE:
         return "edgefleet agent status"
     missing = error.field.lower() if error.field else "".join(path.split()[1:2])
-    if error.code == "not_found" and missing in _LISTED:
+    if error.code == "not_found" and missing in _LISTED and path not in _INFERENCE:
         return f"edgefleet {_LISTED[missing]} list"
     return NEXT.get(error.code, "{verb} --help").format(verb=path)
 

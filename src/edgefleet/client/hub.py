@@ -41,6 +41,7 @@ from edgefleet.protocol.device_commands import (
     RemoveDevice,
     RenameDevice,
 )
+from edgefleet.protocol.device_figures import DeviceFigures
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import (
@@ -149,6 +150,10 @@ class HubClient:
     def device_history(self, name: str) -> operator.DeviceHistory:
         """The last attempts of a device at releases, newest first."""
         return self._ask("device_history", operator.DeviceHistory, parameters={"device": name})
+
+    def device_figures(self, name: str) -> DeviceFigures:
+        """What a device reported of its serving since it was first asked for."""
+        return self._ask("device_figures", DeviceFigures, parameters={"device": name})
 
     def quarantined(self) -> operator.QuarantinedDevices:
         return self._ask("quarantined", operator.QuarantinedDevices)

@@ -214,6 +214,10 @@ async def _device_history(hub: Hub, request: Request) -> Answer:
     return hub.device_history(request.path_params["device"])
 
 
+async def _device_figures(hub: Hub, request: Request) -> Answer:
+    return hub.device_figures(request.path_params["device"])
+
+
 async def _plan(hub: Hub, request: Request) -> Answer:
     return await hub.plan(await read_json(request, RolloutSpec), ACTOR)
 
@@ -329,6 +333,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "device": _device,
     "device_why": _device_why,
     "device_history": _device_history,
+    "device_figures": _device_figures,
     "plan": _plan,
     "plan_fleet": _plan_fleet,
     "rollouts": _rollouts,

@@ -20,6 +20,7 @@ from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
+from edgefleet.hub.watched_devices import WatchedDevices
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.device import CheckIn, CheckInAnswer, Outcome
 from edgefleet.protocol.version import ONE_MODEL, check_protocol
@@ -48,6 +49,7 @@ class DevicePlane:
         clock: Clock,
         *,
         truth: WaitingTruth,
+        watched: WatchedDevices,
         unknown: Callable[[str], None],
         interval_s: float,
     ) -> None:
@@ -57,6 +59,7 @@ class DevicePlane:
         self._metrics = metrics
         self._clock = clock
         self._truth = truth
+        self._watched = watched
         self._unknown = unknown
         self._interval_s = interval_s
         self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
@@ -140,6 +143,8 @@ class DevicePlane:
     def _answer(
         self, row: int, answered: checkin.Answered, check_in: CheckIn, started: float
     ) -> Reply:
+        if check_in.telemetry is not None:
+            self._watched.add(row, check_in.telemetry, self._clock.now())
         body, truth = self._nothing_new, self._truth.next_for(row)
         labels = None
         if check_in.facts is not None and check_in.facts.labels is not None:

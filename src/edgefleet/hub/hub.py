@@ -33,11 +33,13 @@ from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
+from edgefleet.hub.watched_devices import WatchedDevices
 from edgefleet.protocol.device import (
     EnrolAnswer,
     EnrolRequest,
 )
 from edgefleet.protocol.device_commands import DeviceFilter
+from edgefleet.protocol.device_figures import DeviceFigures
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -129,6 +131,7 @@ class Hub:
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
+        self._watched = WatchedDevices()
         self._views = DeviceViews(
             engine, self._devices, self.registry, self._truth, started_at=clock.now()
         )
@@ -143,6 +146,7 @@ class Hub:
             self._metrics,
             clock,
             truth=self._truth,
+            watched=self._watched,
             unknown=self.restored.note_unknown,
             interval_s=settings.interval_s,
         )
@@ -318,6 +322,13 @@ class Hub:
         found = self._store.reader.outcomes_of(self.row(name), DEVICE_REPORTS + 1)
         models = {state.id: state.spec.model for state in self._engine.states()}
         return device_history(name, found, models, most=DEVICE_REPORTS)
+
+    def device_figures(self, name: str) -> DeviceFigures:
+        """What a device reported of its serving since it was first asked for.
+
+        Raises OperatorError ``not_found``.
+        """
+        return self._watched.figures(self.row(name), name, self.clock.now())
 
     # Releases.
 

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from edgefleet.protocol import device, device_commands, operator, restored, rollout, why
+from edgefleet.protocol import (
+    device,
+    device_commands,
+    device_figures,
+    operator,
+    restored,
+    rollout,
+    why,
+)
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.wire import Wire
 
@@ -82,6 +90,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("device_history", "GET", "/api/v1/devices/{device}/history", "operator", None,
              operator.DeviceHistory,
              "The attempts of a device, newest first: releases, ends, causes and durations."),
+    Endpoint("device_figures", "GET", "/api/v1/devices/{device}/figures", "operator", None,
+             device_figures.DeviceFigures,
+             "What a device reported of its serving since it was first asked for."),
     Endpoint("quarantined", "GET", "/api/v1/quarantined", "operator", None,
              operator.QuarantinedDevices,
              "Quarantined devices: two different releases of a model failed on each."),

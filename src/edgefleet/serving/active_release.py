@@ -14,7 +14,7 @@ from edgefleet.serving.limits import QUEUED, RETIRE_S
 from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.run_times import RunTimes, size_class
-from edgefleet.serving.runtime import LoadedModel, Tensor
+from edgefleet.serving.runtime import LoadedModel, QuantisedTensor, Tensor, quantised_tensors
 from edgefleet.serving.stats import Stats
 from edgefleet.serving.tensors import batch_of
 
@@ -44,6 +44,7 @@ class Release(Protocol):
     stats: Stats
     inputs: tuple[TensorSpec, ...]
     datatypes: Mapping[str, Datatype]  # of the outputs
+    quantised: Mapping[str, QuantisedTensor]  # inputs and outputs, as the file has them
     rows: RowWise | None  # None: its requests are always run one by one
     times: RunTimes
 
@@ -121,6 +122,7 @@ class ActiveRelease:
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
+        self.quantised = quantised_tensors(loaded)
         self.times = times or RunTimes()
         self.rows: RowWise | None = RowWise(wanted.variant)
         self._loaded = loaded

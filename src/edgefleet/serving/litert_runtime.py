@@ -19,18 +19,19 @@ from edgefleet.serving.runtime import (
     NUMPY_TYPES,
     LoadedModel,
     PlainModel,
+    QuantisedTensor,
     Tensor,
     check_inputs,
     check_spec,
     run_failed,
     short,
 )
-from edgefleet.serving.tflite_file import Quantised
 
 _EDGETPU_LIBRARY: Final = "libedgetpu.so.1"
 _NAMES: Final[Mapping[np.dtype[Any], Datatype]] = {
     dtype: name for name, dtype in NUMPY_TYPES.items() if name != "BYTES"
 }
+_INTEGERS: Final = frozenset({"INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64"})
 
 
 class LiteRtRuntime:
@@ -113,10 +114,13 @@ class EdgeTpuRuntime(LiteRtRuntime):
 class _Port:
     """An input or output of the interpreter, as the manifest names it."""
 
-    def __init__(self, detail: Mapping[str, Any], quantised: Quantised | None) -> None:
+    def __init__(
+        self, detail: Mapping[str, Any], quantised: QuantisedTensor | None, *, converts: bool
+    ) -> None:
         self.index = int(detail["index"])
         self.dtype = np.dtype(detail["dtype"])
-        self._quantised = quantised
+        self.quantised = quantised
+        self._quantised = quantised if converts else None
         self._shape = tuple(int(size) for size in detail["shape"])
 
     def is_shape(self, shape: tuple[int, ...]) -> bool:
@@ -161,6 +165,11 @@ class _LiteRtModel(PlainModel):
         self._inputs = inputs
         self._outputs = outputs
         self.threads = threads
+        self.quantised = {
+            name: port.quantised
+            for name, port in (*inputs.items(), *outputs.items())
+            if port.quantised is not None
+        }
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         given = {name: self._inputs[name].to_model(name, inputs[name]) for name in self._inputs}
@@ -207,19 +216,21 @@ def _ports(
             check_spec(spec, None, (), side)
             continue
         datatype = _NAMES.get(np.dtype(detail["dtype"]))
-        quantised = _quantised(detail) if spec.datatype == "FP32" and datatype != "FP32" else None
+        quantised = _quantised(detail, datatype)
+        converts = quantised is not None and spec.datatype == "FP32"
         sizes = detail["shape_signature"]
         shape = [int(size) for size in (sizes if len(sizes) else detail["shape"])]
-        check_spec(spec, "FP32" if quantised else datatype, shape, side)
-        ports[spec.name] = _Port(detail, quantised)
+        check_spec(spec, "FP32" if converts else datatype, shape, side)
+        ports[spec.name] = _Port(detail, quantised, converts=converts)
     if side == "inputs":
         check_inputs(list(left))
     return ports
 
 
-def _quantised(detail: Mapping[str, Any]) -> Quantised | None:
+def _quantised(detail: Mapping[str, Any], datatype: Datatype | None) -> QuantisedTensor | None:
     parameters = detail["quantization_parameters"]
-    if len(parameters["scales"]) != 1 or np.dtype(detail["dtype"]).kind not in "iu":
+    if datatype is None or len(parameters["scales"]) != 1 or datatype not in _INTEGERS:
         return None
     points = parameters["zero_points"]
-    return Quantised(float(parameters["scales"][0]), int(points[0]) if len(points) else 0)
+    zero_point = int(points[0]) if len(points) else 0
+    return QuantisedTensor(datatype, float(parameters["scales"][0]), zero_point)

@@ -7,7 +7,10 @@ of the model repository (github.com/triton-inference-server/server, docs/protoco
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from edgefleet.protocol.release import TensorSpec
+from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.model_host import ModelHost
 
@@ -27,8 +30,8 @@ def metadata(active: Release) -> dict[str, Any]:
         "name": active.model,
         "versions": [active.release],
         "platform": platform(active),
-        "inputs": active.inputs,
-        "outputs": active.outputs,
+        "inputs": [_described(active, spec) for spec in active.inputs],
+        "outputs": [_described(active, spec) for spec in active.outputs],
     }
 
 
@@ -104,9 +107,21 @@ def configuration(active: Release) -> dict[str, Any]:
                 ("profile", variant.profile),
                 ("precision", variant.precision),
                 ("artifact_sha256", variant.artifact.sha256),
+                *(
+                    (f"quantisation.{name}", encode(found).decode())
+                    for name, found in active.quantised.items()
+                ),
             )
         },
     }
+
+
+def _described(active: Release, spec: TensorSpec) -> dict[str, Any]:
+    """A tensor of the metadata. A quantised one has its scale and zero point as parameters."""
+    described: dict[str, Any] = msgspec.to_builtins(spec)
+    if (found := active.quantised.get(spec.name)) is not None:
+        described["parameters"] = {"quantisation": found}
+    return described
 
 
 def is_batched(active: Release) -> bool:

@@ -72,11 +72,17 @@ class ModelHost:
             "not_found",
             f"This device does not serve model {model}. It serves: {served}.",
             field="model",
+            hint="Name a model that it serves; others come by rollout.",
         )
 
     def unserved(self) -> list[str]:
         """The models whose releases have all ended, by name."""
         return sorted(self._models.keys() - self.routes.keys())
+
+    def on_trial(self, model: str) -> bool:
+        """Whether the release that answers requests to the model is in its trial."""
+        loaded = self._models.get(model)
+        return loaded is not None and loaded.trial is not None and loaded.route() is loaded.trial
 
     async def apply(self, wanted: Apply) -> None:
         """Load the releases of ``wanted`` beside those that serve, then swap them in at once.

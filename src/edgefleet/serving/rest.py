@@ -1,4 +1,4 @@
-"""The handler of the inference listener: both REST protocols, health and metrics."""
+"""The handler of the inference listener: both REST protocols, health, metrics and the page."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import lru_cache
@@ -82,11 +82,22 @@ class Rest:
                 return self._oip.endpoints(["v2", *path])
             case ["metrics"]:
                 return {"GET": self._metrics}
+            case [""]:
+                return {"GET": lambda _: Reply(307, content_type="", headers=(("Location", "ui"),))}
+            case ["ui"]:
+                return {"GET": _page}
+            case ["ui", "figures"]:
+                return {"GET": self._figures}
             case _:
                 return {}
 
     def _metrics(self, _: Request) -> Reply:
         return Reply(200, metrics_text(self._host, self._samples()).encode(), CONTENT_TYPE)
+
+    def _figures(self, _: Request) -> Reply:
+        from edgefleet.serving.page.replies import figures_reply  # noqa: PLC0415 - for people only
+
+        return figures_reply(self._host)
 
     async def _finish(self, request: Request, coming: Awaitable[Reply]) -> Reply:
         try:
@@ -112,6 +123,12 @@ class Rest:
         return b"origin" in request.headers and (
             "*" in self._origins or _origin(request) in self._origins
         )
+
+
+def _page(_: Request) -> Reply:
+    from edgefleet.serving.page.replies import page_reply  # noqa: PLC0415 - for people only
+
+    return page_reply()
 
 
 def _origin(request: Request) -> str:

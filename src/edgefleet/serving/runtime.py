@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,17 @@ Tensor = NDArray[Any]
 NUMPY_TYPES: Final[Mapping[Datatype, np.dtype[Any]]] = {
     datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()
 }
+
+
+class QuantisedTensor(msgspec.Struct, frozen=True):
+    """An input or output that the file has as integers: real = scale * (integer - zero_point).
+
+    ``datatype`` is that of the file. If the manifest says FP32, the runtime converts.
+    """
+
+    datatype: Datatype
+    scale: float
+    zero_point: int
 
 
 class LoadedModel(Protocol):
@@ -62,6 +74,7 @@ class PlainModel:
     """A base for a LoadedModel: ``bind`` runs and copies, and there are no threads."""
 
     threads: Sequence[int] = ()
+    quantised: Mapping[str, QuantisedTensor] = {}
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         raise NotImplementedError
@@ -142,6 +155,15 @@ def named_runtime(name: str) -> Runtime:
         f"No runtime {name} is installed: it is not one of {', '.join(BUILT_IN)}, and no package "
         f"has an entry point {name} in the group {GROUP}.",
     )
+
+
+def quantised_tensors(model: LoadedModel) -> Mapping[str, QuantisedTensor]:
+    """The quantised inputs and outputs of the file, by name: the attribute ``quantised``.
+
+    Empty for a model without this attribute: a runtime need not have it.
+    """
+    found: Mapping[str, QuantisedTensor] = getattr(model, "quantised", {})
+    return found
 
 
 def check_spec(

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgefleet.protocol.release import Datatype
 from edgefleet.serving.limits import KEPT_BYTES
-from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
+from edgefleet.serving.runtime import NUMPY_TYPES, QuantisedTensor, Tensor
 from edgefleet.serving.tensors import from_binary, to_binary
 
 MESSAGE_BYTES: Final = 16 << 10  # more than 64 tensors of 16 axes need
@@ -57,6 +57,7 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     times: tuple[tuple[int, float], ...]
     base_kib: int
+    quantised: dict[str, QuantisedTensor]
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

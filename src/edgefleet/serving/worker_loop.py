@@ -16,7 +16,7 @@ from edgefleet.protocol.wire import decode
 from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import WORKER_SLACK_MIB
 from edgefleet.serving.loading import load_model
-from edgefleet.serving.runtime import LoadedModel, Tensor, runtime_for
+from edgefleet.serving.runtime import LoadedModel, Tensor, quantised_tensors, runtime_for
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
@@ -164,7 +164,13 @@ def load(channel: socket.socket, memory: int, bodies: int) -> Worker | None:
             RUN_COST.pack(0, 0) + encode_message(Failed(error.code, error.message, error.field))
         )
         return None
-    return Worker(channel, areas, model, variant, Loaded(times.learnt(), base_kib))
+    return Worker(
+        channel,
+        areas,
+        model,
+        variant,
+        Loaded(times.learnt(), base_kib, dict(quantised_tensors(model))),
+    )
 
 
 def _bound_memory(variant: Variant) -> None:

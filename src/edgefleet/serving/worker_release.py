@@ -27,7 +27,7 @@ from edgefleet.serving.limits import (
 )
 from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_times import RunTimes, size_class
-from edgefleet.serving.runtime import Tensor
+from edgefleet.serving.runtime import QuantisedTensor, Tensor
 from edgefleet.serving.stats import Stats, memory_kib
 from edgefleet.serving.tensors import batch_of
 from edgefleet.serving.threads import thread_count
@@ -142,6 +142,7 @@ class WorkerRelease:
         self.inputs = wanted.variant.inputs
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
+        self.quantised: Mapping[str, QuantisedTensor] = {}
         self.worker: int | None = process.pid
         self._process = process
         self._on_end = on_end
@@ -233,8 +234,9 @@ class WorkerRelease:
         self._send(encode_message(Load(len(request))))
         data = await loaded
         match self._decode(data) if data else None:
-            case Loaded(times=times, base_kib=base_kib):
+            case Loaded(times=times, base_kib=base_kib, quantised=quantised):
                 self._base_kib = base_kib
+                self.quantised = quantised
                 self.times.learn(times)
             case Failed(code=code, message=text, field=field):
                 raise error_from_code(code, text, field=field)

@@ -16,6 +16,7 @@ from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Wire
 from edgefleet.web import charts, limits
 from edgefleet.web.buttons import buttons
+from edgefleet.web.figures_chart import curves_of
 from edgefleet.web.gate_tests import exposure_bar, gate_tests, limit_counts
 from edgefleet.web.hub_interface import Reads
 from edgefleet.web.outcome_counts import ACCOUNTS, by_wave, counts_of
@@ -196,12 +197,15 @@ def devices_page(hub: Reads, asked: Asked) -> Page:
 
 def device_page(hub: Reads, asked: Asked) -> Page:
     device = hub.device(asked.names["device"])
+    figures = hub.device_figures(device.name)
     context = {
         "device": device,
         "report": hub.why_device(device.name),
         "history": hub.device_history(device.name),
+        "figures": [curves_of(one) for one in figures.models],
+        "figures_since": figures.since,
     }
-    parts = ("device_facts", "why", "device_history")
+    parts = ("device_facts", "why", "device_figures", "device_history")
     last_seen = _contacts((device,))
     return Page(device.name, "devices", "device.html", parts, context, device, last_seen)
 

@@ -72,7 +72,7 @@ class Pair(click.ParamType[tuple[str, object]]):
     "--file",
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The ONNX model.",
+    help="The model, ONNX or TFLite.",
 )
 @click.option(
     "--samples",
