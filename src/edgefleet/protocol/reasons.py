@@ -15,6 +15,7 @@ _TEXTS: Final[dict[str, str]] = {
     Reason.ERRORS: "inference errors",
     Reason.REFUSALS: "requests refused",
     Reason.CONFIDENCE: "confidence dropped",
+    Reason.ANSWERS: "answers differ from those of the active release",
     Reason.HUNG: "inference hung",
     Reason.SILENT: "no answer to any request",
     Reason.CPU: "CPU time increased",
