@@ -56,6 +56,7 @@ class ShadowStatus(Wire, frozen=True, kw_only=True):
     release: str
     artifact_sha256: str
     ready: bool = False  # it is loaded
+    worker: int | None = None  # the pid of its process
     ended: str = ""
     cause: str = ""
     fault: bool = False

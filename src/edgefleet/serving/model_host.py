@@ -27,6 +27,7 @@ from edgefleet.serving.memory_budget import WORKER_BYTES, decide
 from edgefleet.serving.resident import Resident, about, left_out, need_of
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import runtime_for
+from edgefleet.serving.shadows import Shadows
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_release import WorkerRelease
 
@@ -52,6 +53,7 @@ class ModelHost:
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
         self.bodies = BodyMemory()
+        self.shadows = Shadows(self.bodies)
         self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
@@ -85,9 +87,11 @@ class ModelHost:
         of the new ones, and a release that runs one in this process is stuck. If loading raises an
         error (see ``Runtime.load``), nothing changes; the field of the error is the model. Releases
         that are loaded already stay so. A small release whose trial has ended well is then loaded
-        in this process; if that fails, it stays in its worker.
+        in this process; if that fails, it stays in its worker. Shadows are loaded last, in the
+        background.
         """
         async with self._swapping:
+            await self.shadows.keep(wanted)
             fresh: list[Release] = []
             models: dict[str, Resident] = {}
             for one in wanted.models:
@@ -110,6 +114,7 @@ class ModelHost:
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
+            self.shadows.begin(wanted, self.routes)
 
     def status(self, url: str, grpc: str = "") -> ServingStatus:
         """The answer to the agent's status request."""
@@ -120,12 +125,7 @@ class ModelHost:
             grpc=grpc,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
-            cpu=cpu_use(
-                one.worker
-                for loaded in self._models.values()
-                for one in loaded.releases()
-                if one.worker is not None
-            ),
+            cpu=cpu_use([*self._workers(), *self.shadows.workers()]),
             labels=self.answers.report(),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
             stuck=tuple(
@@ -135,9 +135,14 @@ class ModelHost:
             ),
         )
 
+    def _workers(self) -> list[int]:
+        loaded = [one for loaded in self._models.values() for one in loaded.releases()]
+        return [one.worker for one in loaded if one.worker is not None]
+
     async def close(self) -> None:
         """Finish the queued inferences, within CLOSE_S."""
         self.routes = {}
+        await self.shadows.close()
         loaded = [one for loaded in self._models.values() for one in loaded.releases()]
         await self._retire(loaded, CLOSE_S)
         self.bodies.close()
@@ -350,6 +355,7 @@ class ModelHost:
             trial_ended=loaded.trial.ended if loaded.trial is not None else "",
             confirmed_ended=loaded.confirmed.find_end() if loaded.confirmed is not None else "",
             stats=shown.stats.live(memory_mib, process_kib=memory_kib(shown.worker)),
+            shadow=self.shadows.status(model),
         )
 
     def _check_path(self, wanted: ServedRelease) -> None:

@@ -181,8 +181,8 @@ KNOBS: Final[tuple[Knob, ...]] = (
          "Roll back also if no control shows whether the release is the cause, and after the "
          "bake."),
     Knob(("shadow", "share"), "--shadow", RATE, "SHARE",
-         "Share of the live requests that the release answers before its trial, too: no caller gets "
-         "these answers, they are compared. 0 turns it off.", shown=_share),
+         "Share of the live requests that the release answers before its trial, too, for no "
+         "caller: the answers are compared. 0 turns it off.", shown=_share),
     Knob(("shadow", "samples"), "--shadow-samples", click.IntRange(1), "REQUESTS",
          "Compared requests that end the shadow phase."),
     Knob(("shadow", "for_s"), "--shadow-for", DURATION, "DURATION",
