@@ -180,11 +180,13 @@ def test_without_an_active_release_there_is_no_shadow() -> None:
 
 def test_an_offer_that_is_gone_ends_the_shadow() -> None:
     world = shadowed("2")
+    world.offer("2", shadow=Shadow(share=0.25, samples=1_000_000))
     world.boot()
     world.start()
-    world.run(lambda world: world.stage is Stage.SHADOWING, drain=False)
+    world.run(lambda world: world.stage is Stage.SHADOWING)
     world.hub.offers.clear()
-    world.run(lambda world: world.stage is Stage.IDLE and world.state.soft.switch is None)
+    world.run(lambda world: world.stage is Stage.IDLE)
+    assert "trial_started" not in world.told("ro-2")
     assert world.serving is not None
     assert world.serving.models[0].shadow is None
 

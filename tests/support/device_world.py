@@ -175,9 +175,10 @@ class World:
         model: str = "digits",
         rollout: str | None = None,
         action: str = "install",
+        shadow: Shadow | None = None,
     ) -> None:
         self.hub.offers[model] = offer(
-            release, model=model, rollout=rollout, action=action, shadow=self.shadow
+            release, model=model, rollout=rollout, action=action, shadow=shadow or self.shadow
         )
 
     def boot(self, *, power_lost: bool = True) -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from edgefleet.protocol.device import Reason
+from edgefleet.protocol.shadow import PASSED, SHORT
 
 _TEXTS: Final[dict[str, str]] = {
     Reason.SIGNATURE: "signature not valid",
@@ -30,6 +31,8 @@ _TEXTS: Final[dict[str, str]] = {
     Reason.SERVING: "serving failed after the confirmation",
     Reason.RECALLED: "reverted on the order of the hub",
     "silent": "silence after activating",
+    PASSED: "shadow phase passed",
+    SHORT: "shadow phase without enough requests",
 }
 
 
