@@ -64,6 +64,20 @@ MUTANTS = (
         (CORE,),
     ),
     Mutant(
+        "the previous release is freed at its confirmation",
+        "serving/previous.py",
+        "            if is_previous and not release.ended and _has_room(release):\n",
+        "            if False:\n",
+        ("tests/serving/test_previous.py",),
+    ),
+    Mutant(
+        "the previous release is kept without room",
+        "serving/previous.py",
+        "            if is_previous and not release.ended and _has_room(release):\n",
+        "            if is_previous and not release.ended:\n",
+        ("tests/serving/test_previous.py",),
+    ),
+    Mutant(
         "scores that are no numbers are no error of a shadow",
         "serving/shadow.py",
         "            return before is None\n",

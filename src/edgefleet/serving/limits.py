@@ -36,6 +36,7 @@ RETIRE_S: Final = 5.0  # for the requests of a release that was swapped out; the
 CLOSE_S: Final = 1.0  # the same when the process stops, after ``drain_s``
 STOP_S: Final = 9.0  # from SIGTERM to the end of the process, whatever a model does
 WORKER_RUN_S: Final = 30.0  # one inference in a worker; then the worker is killed
+PREVIOUS_S: Final = 600.0  # for which the release before a confirmed one stays loaded
 SHADOW_BYTES: Final = 8 << 20  # inputs that are copied for a shadow; larger requests are skipped
 SHADOW_DELAY_S: Final = 0.002  # from the reply to the caller until the shadow gets the request
 SHADOW_RUN_S: Final = 20.0  # one run of a shadow, which gets a core only when it is idle

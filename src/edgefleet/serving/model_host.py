@@ -24,6 +24,7 @@ from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.loading import Warm, load_model, return_memory
 from edgefleet.serving.memory_budget import WORKER_BYTES, decide
+from edgefleet.serving.previous import PreviousReleases
 from edgefleet.serving.resident import Resident, about, left_out, need_of
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import runtime_for
@@ -57,6 +58,7 @@ class ModelHost:
         self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
+        self.previous = PreviousReleases(self._retire, self._swapping)
 
     def check_ready(self) -> None:
         """Raises DeviceError ``not_ready`` if no model, or not each model, is served."""
@@ -92,6 +94,7 @@ class ModelHost:
         """
         async with self._swapping:
             await self.shadows.keep(wanted)
+            await self.previous.give_way(wanted)
             fresh: list[Release] = []
             models: dict[str, Resident] = {}
             for one in wanted.models:
@@ -110,7 +113,8 @@ class ModelHost:
             gone = [one for one in left_out(before.values(), models.values())
                     if one not in self._unloaded]  # fmt: skip
             self._unloaded.clear()
-            await self._retire(gone)
+            self.previous.use(models)
+            await self._retire(self.previous.keep(gone, before, models))
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
@@ -136,13 +140,17 @@ class ModelHost:
         )
 
     def _workers(self) -> list[int]:
+        return [one.worker for one in self._loaded() if one.worker is not None]
+
+    def _loaded(self) -> list[Release]:
         loaded = [one for loaded in self._models.values() for one in loaded.releases()]
-        return [one.worker for one in loaded if one.worker is not None]
+        return [*loaded, *self.previous.of.values()]
 
     async def close(self) -> None:
         """Finish the queued inferences, within CLOSE_S."""
         self.routes = {}
         await self.shadows.close()
+        await self.previous.close()
         loaded = [one for loaded in self._models.values() for one in loaded.releases()]
         await self._retire(loaded, CLOSE_S)
         self.bodies.close()
@@ -153,12 +161,7 @@ class ModelHost:
         Exact in a worker. In this process it is the growth while the release was loaded, or all
         growth if no other model is loaded in this process.
         """
-        shared = [
-            one
-            for loaded in self._models.values()
-            for one in loaded.releases()
-            if one.worker is None
-        ]
+        shared = [one for one in self._loaded() if one.worker is None]
         if shared == [release] and self._base_kib is not None:
             return max(0, memory_kib() - self._base_kib)
         return release.memory_kib()
@@ -212,7 +215,11 @@ class ModelHost:
             (self.memory_kib(one) << 10) + (0 if one.worker is None else WORKER_BYTES)
             for one in old
         )
-        decision = decide(need_of(wanted, drained_bytes, in_worker=in_worker), memory_room())
+        need = need_of(wanted, drained_bytes, in_worker=in_worker)
+        decision = decide(need, memory_room())
+        if decision.how != "beside" and self.previous.of:
+            await self.previous.free()
+            decision = decide(need, memory_room())
         self._how = f"{decision.how}: {decision.text}"
         if decision.how == "refuse":
             raise DeviceError("memory_short", decision.text)
@@ -249,14 +256,15 @@ class ModelHost:
 
     def _find(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release | None:
         """The release, if it is loaded."""
-        if model in self._models:
-            for release in self._models[model].releases():
-                if (
-                    release.wanted == wanted
-                    and not release.ended
-                    and (release.worker is not None) is in_worker
-                ):
-                    return release
+        loaded = self._models[model].releases() if model in self._models else ()
+        for release in (*loaded, self.previous.of.get(model)):
+            if (
+                release is not None
+                and release.wanted == wanted
+                and not release.ended
+                and (release.worker is not None) is in_worker
+            ):
+                return release
         return None
 
     async def _load(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release:
