@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.protocol.comparisons import Elementwise
+from edgefleet.protocol.release import Quality
 from edgefleet.protocol.serving import ServedModel, ServedShadow
 from edgefleet.protocol.shadow import ShadowStatus
 from edgefleet.serving.shadow import Differs, Sampler, ShadowCounts, check_interface
@@ -86,6 +87,14 @@ def test_the_comparison_is_that_of_the_golden_set(tmp_path: Path) -> None:
     mine.answered(scores(3, 0.91), scores(3, 0.80), cpu_ns=1, run_us=1)
     assert mine.disagreement == 1.0, "the same class, but another value"
     assert "instead of 0.8" in mine.difference
+
+
+def test_each_release_has_its_own_kind_of_scores(tmp_path: Path) -> None:
+    mine = counts(tmp_path)
+    mine.compare_with(Quality(output="probabilities", scores="logits"))
+    logits = {"probabilities": np.log(scores(3, 0.91)["probabilities"])}
+    mine.answered(scores(3, 0.80), logits, cpu_ns=1, run_us=1)
+    assert mine.confidence == pytest.approx([0.91, 0.80], abs=1e-3)
 
 
 def test_another_interface_cannot_be_compared(tmp_path: Path) -> None:

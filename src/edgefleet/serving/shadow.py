@@ -57,8 +57,14 @@ class ShadowCounts:
         self.cpu_ns = 0
         self._specs = {spec.name: spec for spec in variant.outputs}
         self._quality = wanted.release.quality
+        self._before = wanted.release.quality
         self._release = wanted.release
         self._latency = LatencyHistogram()
+
+    def compare_with(self, quality: Quality | None) -> None:
+        """Read the scores of the active release by its own rule, if it has one for this output."""
+        if quality and self._quality and quality.output == self._quality.output:
+            self._before = quality
 
     def skip(self, why: str) -> None:
         """Count a chosen request that the candidate does not get."""
@@ -99,7 +105,7 @@ class ShadowCounts:
         if quality is None or not wanted[quality.output].size:
             return True
         scores = wanted[quality.output]
-        before = confidence_sum(scores, quality.scores)
+        before = confidence_sum(scores, (self._before or quality).scores)
         after = confidence_sum(got[quality.output], quality.scores)
         if before is None or after is None:
             return before is None

@@ -68,6 +68,7 @@ class ShadowRelease:
 
     def begin(self, active: Release) -> None:
         """Load the candidate beside ``active``, in the background."""
+        self.counts.compare_with(active.wanted.quality)
         self._do(self._load(active))
 
     @property
