@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from edgefleet.agent.arbiter import Act, Member, Room, Unit, decide
 from edgefleet.agent.shadow import Bad, Over, judge
 from edgefleet.agent.state import Attempt, Mark, ShadowWatch
 from edgefleet.agent.table import Stage
@@ -197,6 +198,52 @@ def test_a_release_that_takes_the_power_down_as_a_shadow_is_refused_after_its_at
     assert (world.shadows, world.activations.count("brick")) == (["brick", "brick"], 0)
     assert world.finals()["brick"] == ["refused"]
     assert [one.reason for one in world.hub.outcomes.values()][-1] == "trial_interrupted"
+
+
+def unit(rollout: str, *members: tuple[str, Stage, bool], returns: bool = False) -> Unit:
+    """``members`` are model, stage, and whether it needs a shadow phase."""
+    made = tuple(Member(model=name, stage=stage, needs_shadow=due) for name, stage, due in members)
+    return Unit(rollout=rollout, members=made, returns=returns)
+
+
+@pytest.mark.parametrize(
+    ("units", "acts"),
+    [
+        ([unit("r", ("a", Stage.STAGED, True))], [(Act.SHADOW, "a")]),
+        ([unit("r", ("a", Stage.SHADOWING, False))], []),
+        (  # no model of the unit asks before all their shadow phases are over
+            [unit("r", ("a", Stage.STAGED, True), ("b", Stage.STAGED, False))],
+            [(Act.SHADOW, "a")],
+        ),
+        (  # one shadow at a time; a unit without one asks meanwhile
+            [
+                unit("r", ("a", Stage.SHADOWING, False)),
+                unit("s", ("b", Stage.STAGED, True)),
+                unit("t", ("c", Stage.STAGED, False)),
+            ],
+            [(Act.ASK, "c")],
+        ),
+        (  # no shadow beside a trial, or beside a model that goes back
+            [unit("r", ("a", Stage.WATCHING, False)), unit("s", ("b", Stage.STAGED, True))],
+            [],
+        ),
+        (
+            [unit("r", ("a", Stage.WATCHING, False)), unit("s", ("b", Stage.SHADOWING, False))],
+            [(Act.WAIT, "b")],
+        ),
+        (
+            [
+                unit("r", ("a", Stage.ACTIVATING, False), returns=True),
+                unit("s", ("b", Stage.SHADOWING, False)),
+            ],
+            [(Act.WAIT, "b")],
+        ),
+    ],
+)
+def test_a_shadow_has_its_place_among_the_models(
+    units: list[Unit], acts: list[tuple[Act, str]]
+) -> None:
+    assert list(decide(units, Room())) == acts
 
 
 @pytest.mark.parametrize(("release", "heard"), [("2", ["confirmed"]), ("odd", ["refused"])])
