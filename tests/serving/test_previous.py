@@ -37,9 +37,10 @@ def test_a_rollback_after_the_confirmation_loads_nothing(tmp_path: Path) -> None
         second = await serve(host, new)
         assert second.release == "2"
         assert host.previous.of == {"digits": first}
-        loads = host.activations
+        loads, first.stats.requests = host.activations, 7
         assert await serve(host, old) is first, "the loaded release serves again"
         assert host.activations == loads
+        assert first.stats.requests == 0, "an agent adds what it has not seen of this process"
         assert host.previous.of == {}, "the release that was rolled back is freed"
         await host.close()
 
