@@ -34,7 +34,9 @@ def own(**measured: object) -> ModelStatus:
     return msgspec.structs.replace(active, shadow=shadow)
 
 
-def judged(now: float = 1010.0, **measured: object) -> Over | Bad | None:
+def judged(**measured: object) -> Over | Bad | None:
+    now = measured.pop("now", 1010.0)
+    assert isinstance(now, float)
     return judge(ATTEMPT, QUALITY, WATCH, own(**measured), now)
 
 
@@ -116,8 +118,8 @@ def test_what_chance_explains_refuses_no_candidate(measured: dict[str, object]) 
 
 
 def test_the_phase_ends_after_its_time_whatever_was_measured() -> None:
-    assert judged(1599.0, samples=3) is None
-    over = judged(1600.0, samples=3, skipped={"busy": 7})
+    assert judged(now=1599.0, samples=3) is None
+    over = judged(now=1600.0, samples=3, skipped={"busy": 7})
     assert isinstance(over, Over)
     assert over.reason == "shadow_short"
     assert over.text.startswith("The shadow phase ended after 600 s. 3 requests of 2000 answered")

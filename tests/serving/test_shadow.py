@@ -115,13 +115,13 @@ def with_shadow(active: TinyModel, candidate: TinyModel, share: float = 1.0) -> 
 def shadow_once(process: ServingProcess, is_so: Callable[[ShadowStatus], bool]) -> ShadowStatus:
     """The status of the shadow once it is so."""
     ends = time.monotonic() + 60
-    while time.monotonic() < ends:
+    while True:
         found = process.model().shadow
         assert found is not None
         if is_so(found):
             return found
+        assert time.monotonic() < ends, found
         time.sleep(0.05)
-    raise AssertionError(found)
 
 
 def pid_of(found: ShadowStatus) -> int:
