@@ -89,9 +89,7 @@ def _released(
 
 def installed_environ() -> dict[str, str]:
     """The environment of an installed program: Python keeps its compiled modules."""
-    return {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class Process:

@@ -162,6 +162,8 @@ def way_back_rows() -> Iterator[str]:
         ("the oldest request of a confirmed release in the shared process", hung,
          "the release moves into a worker: `hung`"),
         ("one request in a worker", f"{serving.WORKER_RUN_S:g} s", "the worker is killed"),
+        ("one request in a shadow", f"{serving.SHADOW_RUN_S:g} s",
+         "the shadow phase ends: `inference_hung` if it used CPU, else without evidence"),
         ("the oldest request of a release that was swapped out", f"{serving.RETIRE_S:g} s",
          "they are asked of the release that serves now; its worker is killed"),
         ("a request of it that runs on in the shared process", f"{device.STUCK_S:g} s",

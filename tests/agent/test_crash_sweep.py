@@ -3,8 +3,6 @@
 The sweep must find each planted bug below.
 """
 
-from collections.abc import Callable
-
 import msgspec
 import pytest
 
@@ -17,69 +15,21 @@ from edgefleet.agent.stored import to_store
 from edgefleet.agent.table import Stage
 from support.agent_world import model_bytes
 from support.device_world import World, fork
-from support.memory_storage import PowerCut, When
+from support.memory_storage import When
 from support.own_files import lose, replace
+from support.power_cuts import Make, live, on_release_1, settled
 
 ENDS = {  # offer after release 1: (release that serves in the end, outcomes at the hub)
     "2": ("2", ["confirmed"]),
     "sick": ("1", ["trial_failed"]),
     "liar": ("1", ["refused"]),
 }
-REBOOTS = 8
-
-Make = Callable[[], World]
 
 
 @pytest.fixture(autouse=True)
 def small_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes downloads of some hundred bytes reach the disk in many pieces, as large ones do."""
     monkeypatch.setattr(limits, "FLUSH_BYTES", 48)
-
-
-def settled(world: World) -> bool:
-    return (
-        world.stage is Stage.IDLE
-        and not world.state.spool
-        and world.state.soft.sent is None
-        and world.state.soft.switch is None
-        and world.hub.offer is not None
-        and world.hub.offer.release in world.finals()
-        and world.hub.runs() == world.running()
-    )
-
-
-def on_release_1(make: Make = World) -> World:
-    """A world whose device serves release 1, confirmed."""
-    world = make()
-    world.offer("1")
-    world.boot()
-    world.start()
-    world.run(settled)
-    assert world.pointed() == "1"
-    return world
-
-
-def live(
-    world: World,
-    cuts: list[tuple[int, When]],
-    *,
-    power_lost: bool,
-    until: Callable[[World], bool] = settled,
-) -> int:
-    """Boot and run to the end, with one of ``cuts`` per boot. Returns the number of boots."""
-    for boot in range(REBOOTS):
-        world.boot(power_lost=power_lost)
-        if boot < len(cuts):
-            world.storage.cut_at, world.storage.cut_when = cuts[boot]
-        try:
-            world.start()
-            world.run(until)
-        except PowerCut:
-            world.check()
-            continue
-        world.check()
-        return boot + 1
-    raise AssertionError(f"still not at rest after {REBOOTS} boots: {world.state}")
 
 
 def operations(release: str, make: Make = World, *, power_lost: bool = True) -> list[str]:

@@ -16,7 +16,9 @@ from support.device_world import World
 from support.memory_storage import MemoryStorage, PowerCut, When
 from support.own_files import content, lose, replace
 
-OLD_STAGES = [stage for stage in Stage if stage not in (Stage.QUEUED, Stage.STAGED)]
+OLD_STAGES = [
+    stage for stage in Stage if stage not in (Stage.QUEUED, Stage.STAGED, Stage.SHADOWING)
+]
 
 
 def old_state(state: AgentState) -> bytes:

@@ -25,6 +25,7 @@ from edgefleet.agent.effect import (
     SendCheckIn,
     SetTimer,
     StopServing,
+    WantedModel,
     WantedRelease,
     routed,
 )
@@ -61,18 +62,20 @@ from edgefleet.protocol.serving import (
     ServingStatus,
     model_status,
 )
+from edgefleet.protocol.shadow import Shadow, ShadowStatus
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_world import FACTS, golden_bytes, manifest, model_bytes, offer
 from support.fake_hub import FakeHub
 from support.memory_storage import MemoryStorage, PowerCut
 
-RELEASES = ("1", "2", "sick", "liar", "brick")
+RELEASES = ("1", "2", "sick", "liar", "brick", "odd")
 MODELS = ("detector", "digits", "gate")
 BY_DIGEST = {
     sha256_hex(model_bytes(release, model=model)): (model, release)
     for model in MODELS
     for release in RELEASES
 }
+SHADOW = Shadow(share=0.25, samples=20)
 KEY = PublisherKey.generate()
 ENVELOPES = {
     (model, release): sign_manifest(manifest(release, model=model), KEY)
@@ -145,9 +148,11 @@ class World:
         self.proved: set[tuple[str, str]] = set()
         self.confirmed: set[tuple[str, str]] = set()
         self.activations: list[str] = []
+        self.shadows: list[str] = []  # the shadow of each Apply with one
         self.slow: set[str] = set()  # models whose downloads do not end
         self.requests: dict[str, int] = {}  # of each model, between two probes
         self.served_requests: dict[str, int] = {}
+        self.shadow: Shadow | None = None  # of each offer
         self.boots = 0
         self.state = AgentState()
         self.events: deque[Event] = deque()
@@ -170,8 +175,11 @@ class World:
         model: str = "digits",
         rollout: str | None = None,
         action: str = "install",
+        shadow: Shadow | None = None,
     ) -> None:
-        self.hub.offers[model] = offer(release, model=model, rollout=rollout, action=action)
+        self.hub.offers[model] = offer(
+            release, model=model, rollout=rollout, action=action, shadow=shadow or self.shadow
+        )
 
     def boot(self, *, power_lost: bool = True) -> None:
         """Start the agent from the disk. If only the agent died, serving is still running."""
@@ -349,7 +357,8 @@ class World:
         pid = self.serving.pid if self.serving else 100 + self.boots
         before, models = self.serving, list[ModelStatus]()
         for model in effect.models:
-            for wanted in (model.confirmed, model.trial):
+            shadow = model.shadow.release if model.shadow else None
+            for wanted in (model.confirmed, model.trial, shadow):
                 if wanted is not None and not self._is_whole(wanted):
                     return ActivationFailed(
                         job=effect.job, model=model.model, reason="load_failed", draw=0.5,
@@ -365,6 +374,7 @@ class World:
                     artifact_sha256=wanted.installed.variant.artifact.sha256,
                     ready=True,
                     on_trial=model.trial is not None,
+                    shadow=self._shadow(model, before),
                 )
             )
             if wanted.installed.release == "brick":
@@ -376,6 +386,21 @@ class World:
         assert sum(one.on_trial for one in models) <= 1, "two models are in trial"
         self.serving = ServingStatus(pid=pid, generation=effect.generation, models=tuple(models))
         return Activated(job=effect.job, status=self.serving)
+
+    def _shadow(self, model: WantedModel, before: ServingStatus | None) -> ShadowStatus | None:
+        """The candidate as a shadow. One that is loaded already keeps its counters."""
+        if model.shadow is None:
+            return None
+        assert model.confirmed is not None, "a shadow without an active release"
+        installed = model.shadow.release.installed
+        self.shadows.append(installed.release)
+        if installed.release == "brick":
+            raise PowerCut
+        old = model_status(before, model.model)
+        if old is not None and old.shadow and old.shadow.release == installed.release:
+            return old.shadow
+        digest = installed.variant.artifact.sha256
+        return ShadowStatus(release=installed.release, artifact_sha256=digest, ready=True)
 
     def _is_whole(self, wanted: WantedRelease) -> bool:
         model = wanted.installed.model
@@ -399,6 +424,13 @@ class World:
 
     def _used(self, model: ModelStatus) -> ModelStatus:
         """The model after the requests since the last probe."""
+        if model.shadow is not None:
+            samples = model.shadow.samples + 15
+            differ = samples if model.shadow.release == "odd" else 0
+            shadow = replace(
+                model.shadow, asked=4 * samples, samples=samples, disagreement=float(differ)
+            )
+            return replace(model, shadow=shadow)
         if model.release == "sick":
             return replace(model, stats=LiveStats(requests=100, errors=50))
         came = self.requests.get(model.model, 0)
@@ -447,8 +479,10 @@ def state_of_each_stage() -> dict[Stage, AgentState]:
     world.boot()
     world.start()
     for release in ("1", "2", "sick"):
+        world.shadow = SHADOW if release == "sick" else None
         world.offer(release)
         world.run_until_told(release)
+    world.shadow = None
     world.storage.capacity_bytes = sum(map(len, world.storage.files.values())) + 100_000
     world.offer("1", rollout="ro-full-disk")
     world.run(lambda world: world.stage is Stage.QUEUED)
@@ -491,5 +525,6 @@ def fork(world: World) -> World:
     other.proved = set(world.proved)
     other.confirmed = set(world.confirmed)
     other.activations = []
+    other.shadows = []
     other.events = copy.copy(world.events)
     return other

@@ -4,10 +4,11 @@
 that the agent knows, ``event`` defines inputs and ``effect`` defines actions. All are plain data,
 so the real shell (``loop``), the simulator and the tests run the same core. ``table`` has the
 stages of an attempt. Modules of the core: ``state table event effect typed_replace stored
-step_context step boot before_trial activation incumbent trial hang isolation error_rate two_samples
-load cost_figures cost_window cost_trial serving_health serving_version arbiter units checkin labels
-telemetry quality_window sketch_math spool limits``. They use no clock, disk, network or random
-generator: time is the parameter ``now``, and a random number is the ``draw`` of an event.
+step_context step boot before_trial shadow_phase shadow activation incumbent trial hang isolation
+error_rate two_samples load cost_figures cost_window cost_trial serving_health serving_version
+arbiter units checkin labels telemetry quality_window sketch_math spool limits``. They use no clock,
+disk, network or random generator: time is the parameter ``now``, and a random number is the
+``draw`` of an event.
 
 **Each model has a core of its own**: a ``ModelState``, and handlers that see it through a
 ``StepContext``. The check-ins, the serving process and the spool, which all models share, are in

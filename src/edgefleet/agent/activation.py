@@ -29,6 +29,7 @@ from edgefleet.agent.effect import (
     StopServing,
     WantedModel,
     WantedRelease,
+    WantedShadow,
 )
 from edgefleet.agent.event import Activated, ActivationFailed, ServingProbed
 from edgefleet.agent.state import (
@@ -52,6 +53,7 @@ from edgefleet.protocol.serving import ServingStatus, model_status
 # Bound once, as every step uses them: Python 3.11 takes 0.2 us to find a member in its class.
 _ACTIVATING: Final = Stage.ACTIVATING
 _REVERTING: Final = Stage.REVERTING
+_SHADOWING: Final = Stage.SHADOWING
 _WATCHING: Final = Stage.WATCHING
 _SWITCHING: Final = (_ACTIVATING, _WATCHING, _REVERTING)
 
@@ -138,7 +140,16 @@ def _wanted(name: str, state: ModelState, *, is_isolated: bool, waits: bool) -> 
         confirmed=confirmed,
         trial=trial_release,
         isolation="process" if is_isolated else "shared",
+        shadow=_shadow(state),
     )
+
+
+def _shadow(state: ModelState) -> WantedShadow | None:
+    attempt = state.attempt
+    if attempt is None or attempt.shadow is None or state.stage is not _SHADOWING:
+        return None
+    release = _release(state, attempt.slot)
+    return None if release is None else WantedShadow(release=release, share=attempt.shadow.share)
 
 
 def _release(state: ModelState, name: SlotName | None) -> WantedRelease | None:
@@ -332,7 +343,7 @@ def plan_probe(device: DeviceContext) -> None:
     pause = pace.probe_idle_s
     for state in device.models.values():
         stage = state.stage
-        if stage is _WATCHING or soft.missed:
+        if stage is _WATCHING or stage is _SHADOWING or soft.missed:
             pause = pace.probe_trial_s
         if state.active is not None or stage in IN_TRIAL or stage is _REVERTING:
             is_wanted = True

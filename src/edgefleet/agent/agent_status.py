@@ -21,6 +21,7 @@ WAITS: Final[Mapping[Stage, str]] = {
     Stage.FETCHING: "downloads",
     Stage.PROVING: "proves it on the golden set",
     Stage.STAGED: "is proved, and waits until no other model of the device is in trial",
+    Stage.SHADOWING: "answers a share of the live requests, for no caller",
     Stage.ANNOUNCING: "is proved, and waits for the hub's admission",
     Stage.ACTIVATING: "is being loaded for its trial",
     Stage.WATCHING: "is in trial",

@@ -8,8 +8,10 @@ a unit wants       which needs                     and the arbiter gives it to
 =================  ==============================  =============================================
 manifest, bytes    the link, and room on the disk  the first unit whose models all fit together
 proof              the prover, and memory          the first unit
-to ask for a start all its models staged, and no   every such unit; the hub admits one
+a shadow phase     all its models staged, and no   the first model that needs one
                    unit in trial or going back
+to ask for a start the same, and its shadow        every such unit; the hub admits one
+                   phases over
 to go back         nothing                         at once; it also stops a download or a proof
 =================  ==============================  =============================================
 
@@ -34,8 +36,9 @@ class Act(StrEnum):
     BYTES = "bytes"  # download the files
     PROVE = "prove"
     ASK = "ask"  # ask the hub for admission
+    SHADOW = "shadow"  # begin the shadow phase
     PAUSE = "pause"  # stop the download or the proof: a unit that goes back needs its place
-    WAIT = "wait"  # stop asking: another unit is in trial or goes back
+    WAIT = "wait"  # stop asking, or end the shadow: another unit is in trial or goes back
     NO_ROOM = "no_room"  # wait until the disk has room
     DROP = "drop"  # remove the model's leftover files, then measure the disk again
 
@@ -47,6 +50,7 @@ class Member(Struct, frozen=True, kw_only=True):
     stage: Stage
     busy: bool = False  # its download or proof is in progress, or waits for a retry
     waits: bool = False  # QUEUED: does not want the link yet
+    needs_shadow: bool = False  # STAGED: its shadow phase comes before its start
     needs_bytes: int = 0
     needs_mib: int = 0  # memory of its proof
 
@@ -109,7 +113,7 @@ def _decide_alone(member: Member, room: Room) -> tuple[tuple[Act, str], ...]:
     if stage is Stage.PROVING and (room.free_mib is None or member.needs_mib <= room.free_mib):
         return ((Act.PROVE, model),)
     if stage is Stage.STAGED:
-        return ((Act.ASK, model),)
+        return ((Act.SHADOW if member.needs_shadow else Act.ASK, model),)
     return ()
 
 
@@ -155,14 +159,24 @@ def _prover(units: Sequence[Unit], room: Room) -> Iterator[tuple[Act, str]]:
 
 
 def _trial(units: Sequence[Unit]) -> Iterator[tuple[Act, str]]:
-    """No unit asks for a start while one is in trial or goes back."""
+    """No unit asks for a start, or has a shadow, while one is in trial or goes back.
+
+    One model at a time has a shadow.
+    """
     is_free = not any(unit.in_trial or unit.goes_back for unit in units)
+    has_shadow = any(unit.any_in(Stage.SHADOWING) for unit in units)
     for unit in units:
+        waits_for_shadow = any(member.needs_shadow for member in unit.members)
         for member in unit.members:
-            if not is_free and member.stage is Stage.ANNOUNCING:
+            if not is_free and member.stage in (Stage.ANNOUNCING, Stage.SHADOWING):
                 yield Act.WAIT, member.model
-            elif is_free and member.stage is Stage.STAGED and _is_staged(unit):
+            elif not is_free or member.stage is not Stage.STAGED or not _is_staged(unit):
+                continue
+            elif not waits_for_shadow:
                 yield Act.ASK, member.model
+            elif member.needs_shadow and not has_shadow:
+                has_shadow = True
+                yield Act.SHADOW, member.model
 
 
 def _is_staged(unit: Unit) -> bool:
@@ -173,7 +187,7 @@ def _has_begun(unit: Unit) -> bool:
     """Whether room was reserved: a file is being downloaded, or all files of a model are there."""
     return any(
         (member.stage is Stage.FETCHING and member.busy)
-        or member.stage in (Stage.PROVING, Stage.STAGED, Stage.ANNOUNCING)
+        or member.stage in (Stage.PROVING, Stage.STAGED, Stage.SHADOWING, Stage.ANNOUNCING)
         for member in unit.members
     )
 

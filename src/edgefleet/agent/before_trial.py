@@ -110,7 +110,7 @@ def _start_when_admitted(
     if start_id not in sent.outcomes:
         waiting = {one.id for one in context.device.state.spool}
         if start_id not in waiting:  # dropped by a full spool
-            report(context, OutcomeKind.TRIAL_STARTED)
+            report_start(context)
         return
     is_admitted, is_wanted = start_id in answer.acked, _same(context.attempt, offer)
     if is_admitted and is_wanted and context.device.soft.disk_fault:
@@ -132,7 +132,13 @@ def ask(context: StepContext) -> None:
     """Ask the hub for admission to the trial."""
     context.move(Signal.ASKED)
     context.change_attempt(asked=True)
-    report(context, OutcomeKind.TRIAL_STARTED)
+    report_start(context)
+
+
+def report_start(context: StepContext) -> None:
+    """Report the start, with what the shadow phase found. No effect if it is in the spool."""
+    attempt = context.attempt
+    report(context, OutcomeKind.TRIAL_STARTED, attempt.shadow_reason, attempt.shadow_text)
 
 
 def wait(context: StepContext) -> None:
@@ -144,10 +150,18 @@ def wait(context: StepContext) -> None:
 def cancel(context: StepContext) -> None:
     """Cancel the attempt. Its fetched files stay for the next one."""
     withdraw(context)
+    free_shadow(context)
     context.move(Signal.CANCELLED)
     context.keep(attempt=None)
     _no_work(context)
     context.device.do(CancelStaging(model=context.model))
+
+
+def free_shadow(context: StepContext) -> None:
+    """Have the serving process free the candidate, if it is a shadow."""
+    if context.state.stage is Stage.SHADOWING:
+        context.forgettable(shadow=None)
+        request_apply(context.device)
 
 
 def withdraw(context: StepContext) -> None:
@@ -280,7 +294,7 @@ def on_proved(context: StepContext, event: Proved) -> None:
     if not _expected(context, event.job, Stage.PROVING):
         return
     if not event.result.passed:
-        _refuse(context, event.result.reason or Reason.GOLDEN, event.result.detail)
+        refuse(context, event.result.reason or Reason.GOLDEN, event.result.detail)
         return
     context.set_slot(
         context.attempt.slot,
@@ -295,14 +309,14 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
     if not _expected(context, event.job, *WORKING):
         return
     if event.code in _REFUSALS:
-        _refuse(context, _REFUSALS[event.code], event.detail)
+        refuse(context, _REFUSALS[event.code], event.detail)
         return
     if event.code == "transfer_damaged":
         found = damage.after(context.attempt.damage, event, context.now)
         context.change_attempt(damage=found)
         if damage.is_of_the_release(found, context.now, context.device.state.interval_s):
             detail = f"{event.detail} {found.same} downloads brought the same bytes."
-            _refuse(context, event.refusal or Reason.DIGEST, detail)
+            refuse(context, event.refusal or Reason.DIGEST, detail)
             return
         wrong_bytes = damage.wrong_bytes(found, event)
         if wrong_bytes is not None:
@@ -377,6 +391,7 @@ def _begin(context: StepContext, offer: Offer) -> None:
             max_attempts=max(1, offer.max_attempts),
             max_cpu_increase=offer.max_cpu_increase,
             max_memory_growth_mib_h=offer.max_memory_growth_mib_h,
+            shadow=offer.shadow if offer.action == "install" else None,
             slot=target,
             leaving=running(state) or "",
         ),
@@ -393,7 +408,7 @@ def _begin(context: StepContext, offer: Offer) -> None:
         context.move(Signal.OFFERED)
         if not _has_place(device, offer.model):
             detail = f"This device has {MODELS_PER_DEVICE} models, which is the limit."
-            _refuse(context, Reason.TOO_LARGE, detail)
+            refuse(context, Reason.TOO_LARGE, detail)
 
 
 def _has_place(device: DeviceContext, model: str) -> bool:
@@ -422,10 +437,10 @@ def _variant(context: StepContext, manifest: ReleaseManifest) -> Variant | None:
     profile = facts.profile if facts else ""
     variant = next((one for one in manifest.variants if one.profile == profile), None)
     if variant is None:
-        _refuse(context, Reason.NO_VARIANT, f"The release has no variant for profile {profile!r}.")
+        refuse(context, Reason.NO_VARIANT, f"The release has no variant for profile {profile!r}.")
         return None
     if facts and facts.memory_mib and variant.artifact.size_bytes > facts.memory_mib << 20:
-        _refuse(
+        refuse(
             context,
             Reason.TOO_LARGE,
             f"The model is larger than the device's memory of {facts.memory_mib} MiB.",
@@ -433,13 +448,15 @@ def _variant(context: StepContext, manifest: ReleaseManifest) -> Variant | None:
         return None
     if facts and variant.runtime not in facts.runtimes:
         hint = CATALOG["runtime_missing"].hint
-        _refuse(context, "runtime_missing", f"This device has no {variant.runtime} runtime. {hint}")
+        refuse(context, "runtime_missing", f"This device has no {variant.runtime} runtime. {hint}")
         return None
     return variant
 
 
-def _refuse(context: StepContext, reason: str, detail: str) -> None:
+def refuse(context: StepContext, reason: str, detail: str) -> None:
+    """End the attempt: the device does not activate the release."""
     withdraw(context)
+    free_shadow(context)
     attempt = context.attempt
     report(context, OutcomeKind.REFUSED, reason, detail)
     if attempt.action == "revert":

@@ -4,17 +4,20 @@ The agent and the serving process may have died between any two writes. Idempote
 is requested again. An interrupted trial is repeated or ends as failed.
 """
 
-from edgefleet.agent import limits
+from typing import Final
+
+from edgefleet.agent import limits, shadow_phase
 from edgefleet.agent.activation import go_back, request_apply, return_to_active, serves
-from edgefleet.agent.before_trial import cancel, hush
-from edgefleet.agent.checkin import report
+from edgefleet.agent.before_trial import cancel, free_shadow, hush, report_start
 from edgefleet.agent.effect import MovePointer
 from edgefleet.agent.event import Booted
 from edgefleet.agent.state import Slot, SlotName, Soft, active_release, other, pointer, slot
 from edgefleet.agent.step_context import DeviceContext, StepContext
 from edgefleet.agent.table import BEFORE_TRIAL, IN_TRIAL, Signal, Stage
 from edgefleet.agent.typed_replace import replace
-from edgefleet.protocol.device import OutcomeKind, Reason
+from edgefleet.protocol.device import Reason
+
+_NEED_SLOT: Final = (Stage.PROVING, Stage.STAGED, Stage.SHADOWING, Stage.ANNOUNCING)
 
 
 def on_booted(device: DeviceContext, event: Booted) -> None:
@@ -76,9 +79,12 @@ def _resume_work(context: StepContext) -> None:
     is_whole = slot(context.state, context.attempt.slot).installed is not None
     stage = context.state.stage
     if stage is Stage.ANNOUNCING and is_whole:
-        report(context, OutcomeKind.TRIAL_STARTED)  # no effect if it is in the spool
-    elif stage in (Stage.PROVING, Stage.STAGED, Stage.ANNOUNCING) and not is_whole:
+        report_start(context)
+    elif stage is Stage.SHADOWING and is_whole:
+        shadow_phase.resume(context)
+    elif stage in _NEED_SLOT and not is_whole:
         hush(context)
+        free_shadow(context)
         context.move(Signal.DAMAGED)
 
 

@@ -22,18 +22,31 @@ def cpu(attempt: Attempt, start: Mark, stats: LiveStats) -> str:
     known, allowed = attempt.incumbent, attempt.max_cpu_increase
     requests = stats.requests - start.stats.requests
     used_s = stats.cpu_s - start.stats.cpu_s
-    if known is None or allowed is None or used_s <= 0 or known.cpu_s <= 0:
+    if known is None or allowed is None:
         return ""
-    if min(requests, known.cpu_requests) < limits.COST_REQUESTS:
+    before = known.cpu_s, known.cpu_requests
+    return cpu_fault(known.release, before, (used_s, requests), allowed)
+
+
+def cpu_fault(
+    release: str, before: tuple[float, int], after: tuple[float, int], allowed: float
+) -> str:
+    """The fault in the CPU time of a request, in words. Empty if there is none.
+
+    ``before`` and ``after`` are CPU seconds and requests, those before of ``release``. It is not
+    judged below COST_REQUESTS of either.
+    """
+    (before_s, before_requests), (after_s, requests) = before, after
+    if after_s <= 0 or before_s <= 0 or min(requests, before_requests) < limits.COST_REQUESTS:
         return ""
-    before_us, after_us = 1e6 * known.cpu_s / known.cpu_requests, 1e6 * used_s / requests
+    before_us, after_us = 1e6 * before_s / before_requests, 1e6 * after_s / requests
     most_us = before_us * (1 + allowed) * limits.COST_MARGIN
     if after_us <= most_us or after_us - before_us < limits.COST_LEAST_US:
         return ""
     return (
         f"CPU time of a request rose from {before_us:.0f} us to {after_us:.0f} us over "
-        f"{counted(requests, 'request')} (limit {most_us:.0f} us). Of release {known.release}: "
-        f"{counted(known.cpu_requests, 'request')}."
+        f"{counted(requests, 'request')} (limit {most_us:.0f} us). Of release {release}: "
+        f"{counted(before_requests, 'request')}."
     )
 
 

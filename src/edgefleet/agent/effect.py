@@ -67,16 +67,25 @@ class WantedRelease(Wire, frozen=True, kw_only=True):
     installed: InstalledRelease
 
 
+class WantedShadow(Wire, frozen=True, kw_only=True):
+    """A candidate that also answers a ``share`` of the live requests, for no caller."""
+
+    release: WantedRelease
+    share: float
+
+
 class WantedModel(Wire, frozen=True, kw_only=True):
     """The releases of one model to serve. Requests go to the release on trial if there is one.
 
-    With ``isolation`` ``process`` the confirmed release has a worker of its own, too.
+    With ``isolation`` ``process`` the confirmed release has a worker of its own, too. Requests
+    never go to the ``shadow``.
     """
 
     model: str
     confirmed: WantedRelease | None = None
     trial: WantedRelease | None = None
     isolation: Literal["shared", "process"] = "shared"
+    shadow: WantedShadow | None = None
 
 
 class Apply(Wire, frozen=True, kw_only=True):

@@ -20,16 +20,22 @@ from edgefleet.agent import limits
 _RATES: Final = (0.15, 0.3, 0.6, 0.95)
 
 
-def is_too_high(errors: int, requests: int) -> bool:
-    """True if more of the requests of a trial failed than chance at the limit explains."""
-    allowed = limits.MAX_ERROR_RATIO
+def is_too_high(errors: float, requests: int, allowed: float = limits.MAX_ERROR_RATIO) -> bool:
+    """True if more of the requests failed than chance at the limit explains.
+
+    ``errors`` may be a sum of numbers from 0 to 1: the ratio is convex in each of them, so its
+    expectation is at most that of a coin with the same mean. ``allowed`` is from 0 to 1.
+    """
+    rates = [rate for rate in _RATES if rate > allowed > 0]
     if requests < limits.ERROR_MIN_REQUESTS or errors <= allowed * requests:
         return False
     logs = [
         errors * math.log(rate / allowed)
         + (requests - errors) * math.log((1 - rate) / (1 - allowed))
-        for rate in _RATES
+        for rate in rates
     ]
+    if not logs:
+        return allowed <= 0
     most = max(logs)
     mean = most + math.log(sum(math.exp(log - most) for log in logs) / len(logs))
     return mean >= -math.log(limits.ERROR_ALPHA)

@@ -165,7 +165,12 @@ def _model(model: str, before: ModelState, after: ModelState) -> Iterator[Line]:
     if before.attempt is None:
         back = " again" if attempt.action == "revert" else ""
         yield logging.INFO, f"{name} is offered{back} by rollout {attempt.rollout}."
+    if before.stage is Stage.SHADOWING and attempt.shadow_text:
+        yield logging.INFO, f"{name}: {attempt.shadow_text}"
     match after.stage:
+        case Stage.SHADOWING if attempt.shadow is not None:
+            share = f"{attempt.shadow.share:.0%} of the live requests"
+            yield logging.INFO, f"{name} also answers {share} as a shadow, for no caller."
         case Stage.FETCHING if attempt.installed is not None:
             installed = attempt.installed
             size = installed.golden.artifact.size_bytes + installed.variant.artifact.size_bytes

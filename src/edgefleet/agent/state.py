@@ -26,6 +26,7 @@ from edgefleet.protocol.device import (
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.release import Golden, Quality, ReleaseManifest, Variant
 from edgefleet.protocol.serving import CpuUse, LiveStats, ServingStatus
+from edgefleet.protocol.shadow import Shadow
 from edgefleet.protocol.wire import Wire
 
 SlotName = Literal["a", "b"]
@@ -118,6 +119,10 @@ class Attempt(Wire, frozen=True, kw_only=True):
     incumbent_us_p95: int = 0  # its latency; 0 if it is not known
     incumbent_answers: int = 0  # since it was loaded
     incumbent_answers_s: float = 0.0  # per second, just before the trial
+    shadow: Shadow | None = None  # the shadow phase before the trial. None: there is none
+    shadow_breaks: int = 0  # shadow phases that a power loss or a restart ended
+    shadow_reason: str = ""  # of ``protocol.shadow``, once the phase is over
+    shadow_text: str = ""  # what it measured, and why it ended
 
 
 class Ended(Wire, frozen=True, kw_only=True):
@@ -225,6 +230,16 @@ class Watch(Wire, frozen=True, kw_only=True):
     memory: Trend = Trend()
 
 
+class ShadowWatch(Wire, frozen=True, kw_only=True):
+    """A shadow phase in progress. ``start`` has the counters of the active release.
+
+    None until the candidate is loaded. They are those of the probe that found it loaded.
+    """
+
+    since: float
+    start: Mark | None = None
+
+
 class ModelState(Wire, frozen=True, kw_only=True):
     """The stored state of one model on the device."""
 
@@ -249,6 +264,7 @@ class ModelSoft(Wire, frozen=True, kw_only=True):
     windows: Windows = Windows()
     costs: CostWindows = CostWindows()
     watch: Watch | None = None
+    shadow: ShadowWatch | None = None
     offers_after: float = 0.0
     waits_for_disk: bool = False  # a trial that was interrupted, see ``disk``
 

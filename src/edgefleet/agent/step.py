@@ -2,7 +2,16 @@
 
 from typing import assert_never
 
-from edgefleet.agent import activation, before_trial, boot, checkin, disk, labels, units
+from edgefleet.agent import (
+    activation,
+    before_trial,
+    boot,
+    checkin,
+    disk,
+    labels,
+    shadow_phase,
+    units,
+)
 from edgefleet.agent.effect import Effect, SetTimer
 from edgefleet.agent.event import (
     Activated,
@@ -84,6 +93,7 @@ def _dispatch(device: DeviceContext, event: Event) -> None:
             activation.on_activation_failed(device, event)
         case ServingProbed():
             activation.on_serving_probed(device, event)
+            shadow_phase.on_serving_probed(device, event)
         case TruthGiven():
             labels.on_truth_given(device, event)
         case DiskChecked():

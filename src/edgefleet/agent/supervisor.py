@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import BinaryIO, Final
 
 from edgefleet.agent import limits
-from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease
+from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease, WantedShadow
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.run_files import RunFiles
 from edgefleet.agent.slots import GOLDEN, MODEL, path
@@ -32,6 +32,7 @@ from edgefleet.protocol.serving import (
     ControlVersion,
     ServedModel,
     ServedRelease,
+    ServedShadow,
     ServingStatus,
     check_control_api,
 )
@@ -190,7 +191,15 @@ class Supervisor:
             confirmed=self._release(wanted.confirmed),
             trial=self._release(wanted.trial),
             isolation=wanted.isolation,
+            shadow=self._shadow(wanted.shadow),
         )
+
+    def _shadow(self, wanted: WantedShadow | None) -> ServedShadow | None:
+        release = None if wanted is None else self._release(wanted.release)
+        if wanted is None or release is None:
+            return None
+        comparison = wanted.release.installed.golden.comparison
+        return ServedShadow(release=release, share=wanted.share, comparison=comparison)
 
     def _release(self, wanted: WantedRelease | None) -> ServedRelease | None:
         if wanted is None:

@@ -22,6 +22,7 @@ class Stage(StrEnum):
     FETCHING = "fetching"  # downloading golden set and model into the idle slot
     PROVING = "proving"  # the golden set runs on this device
     STAGED = "staged"  # proved; waiting until no other model is in trial
+    SHADOWING = "shadowing"  # answers a share of the live requests, for no caller
     ANNOUNCING = "announcing"  # waiting for the hub's admission
     ACTIVATING = "activating"  # the serving process loads and swaps in the release
     WATCHING = "watching"  # the release is active, and is confirmed once healthy long enough
@@ -39,6 +40,8 @@ class Signal(StrEnum):
     FETCHED = "fetched"  # all files are complete and have their digests
     PAUSED = "paused"  # the link, the disk or the trial goes to another model first
     TRY = "try"  # proved, for a trial
+    SHADOW = "shadow"  # no other model is in trial: begin the shadow phase
+    SHADOWED = "shadowed"  # the shadow phase is over, and found nothing against the release
     ASKED = "asked"  # no other model is in trial: ask the hub for admission
     RETURN = "return"  # proved, for a revert by the hub
     ADMITTED = "admitted"  # the hub admitted the start
@@ -74,9 +77,15 @@ MOVES: Final[Mapping[tuple[Stage, Signal], Stage]] = MappingProxyType(
         (Stage.PROVING, Signal.REFUSED): Stage.IDLE,
         (Stage.PROVING, Signal.CANCELLED): Stage.IDLE,
         (Stage.PROVING, Signal.DAMAGED): Stage.FETCHING,
+        (Stage.STAGED, Signal.SHADOW): Stage.SHADOWING,
         (Stage.STAGED, Signal.ASKED): Stage.ANNOUNCING,
         (Stage.STAGED, Signal.CANCELLED): Stage.IDLE,
         (Stage.STAGED, Signal.DAMAGED): Stage.FETCHING,
+        (Stage.SHADOWING, Signal.SHADOWED): Stage.STAGED,
+        (Stage.SHADOWING, Signal.PAUSED): Stage.STAGED,
+        (Stage.SHADOWING, Signal.REFUSED): Stage.IDLE,
+        (Stage.SHADOWING, Signal.CANCELLED): Stage.IDLE,
+        (Stage.SHADOWING, Signal.DAMAGED): Stage.FETCHING,
         (Stage.ANNOUNCING, Signal.ADMITTED): Stage.ACTIVATING,
         (Stage.ANNOUNCING, Signal.PAUSED): Stage.STAGED,
         (Stage.ANNOUNCING, Signal.CANCELLED): Stage.IDLE,
@@ -100,6 +109,7 @@ PHASES: Final[Mapping[Stage, Phase]] = MappingProxyType(
         Stage.FETCHING: Phase.FETCHING,
         Stage.PROVING: Phase.PROVING,
         Stage.STAGED: Phase.STAGED,
+        Stage.SHADOWING: Phase.PROVING,
         Stage.ANNOUNCING: Phase.STAGED,
         Stage.ACTIVATING: Phase.TRIAL,
         Stage.WATCHING: Phase.TRIAL,
@@ -108,7 +118,7 @@ PHASES: Final[Mapping[Stage, Phase]] = MappingProxyType(
 )
 
 WORKING: Final = frozenset({Stage.MANIFEST, Stage.FETCHING, Stage.PROVING})
-BEFORE_TRIAL: Final = WORKING | {Stage.QUEUED, Stage.STAGED, Stage.ANNOUNCING}
+BEFORE_TRIAL: Final = WORKING | {Stage.QUEUED, Stage.STAGED, Stage.SHADOWING, Stage.ANNOUNCING}
 IN_TRIAL: Final = frozenset({Stage.ACTIVATING, Stage.WATCHING})
 
 

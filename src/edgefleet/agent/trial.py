@@ -267,12 +267,21 @@ def _confidence(
         return None
     before = known.confidence_sum / known.confidence_count
     mean = (status.stats.confidence_sum - watch.start.stats.confidence_sum) / count
-    if mean >= before - quality.max_confidence_drop:
-        return None
-    return Sick(
-        Reason.CONFIDENCE,
+    fault = confidence_fault(before, mean, count, quality)
+    return Sick(Reason.CONFIDENCE, fault) if fault else None
+
+
+def confidence_fault(before: float, mean: float, count: int, quality: Quality) -> str:
+    """The fault in the mean of ``count`` top scores, in words. Empty if there is none.
+
+    ``before`` is the mean of the previous release.
+    """
+    least = before - quality.max_confidence_drop
+    if mean >= least:
+        return ""
+    return (
         f"Mean confidence fell from {before:.3f} to {mean:.3f} over {counted(count, 'score')} "
-        f"(limit {before - quality.max_confidence_drop:.3f}).",
+        f"(limit {least:.3f})."
     )
 
 

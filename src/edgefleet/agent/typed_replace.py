@@ -31,6 +31,7 @@ from edgefleet.agent.state import (
     QualityWindow,
     Reports,
     Sent,
+    ShadowWatch,
     Slot,
     SlotName,
     Soft,
@@ -54,6 +55,7 @@ from edgefleet.protocol.device import (
 )
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import ServingStatus
+from edgefleet.protocol.shadow import Shadow
 
 
 class StateChanges(TypedDict, total=False):
@@ -129,6 +131,7 @@ class ModelSoftChanges(TypedDict, total=False):
     windows: Windows
     costs: CostWindows
     watch: Watch | None
+    shadow: ShadowWatch | None
     offers_after: float
     waits_for_disk: bool
 
@@ -159,6 +162,10 @@ class AttemptChanges(TypedDict, total=False):
     incumbent_us_p95: int
     incumbent_answers: int
     incumbent_answers_s: float
+    shadow: Shadow | None
+    shadow_breaks: int
+    shadow_reason: str
+    shadow_text: str
 
 
 class DamageChanges(TypedDict, total=False):
@@ -193,6 +200,13 @@ class WatchChanges(TypedDict, total=False):
     load_start: LoadMark | None
     worker_cpu_s: float
     memory: Trend
+
+
+class ShadowWatchChanges(TypedDict, total=False):
+    """Fields of ShadowWatch."""
+
+    since: float
+    start: Mark | None
 
 
 class WindowsChanges(TypedDict, total=False):
@@ -330,6 +344,11 @@ class _Replace(Protocol):
 
     @overload
     def __call__(self, old: Watch, /, **changes: Unpack[WatchChanges]) -> Watch: ...
+
+    @overload
+    def __call__(
+        self, old: ShadowWatch, /, **changes: Unpack[ShadowWatchChanges]
+    ) -> ShadowWatch: ...
 
     @overload
     def __call__(self, old: Windows, /, **changes: Unpack[WindowsChanges]) -> Windows: ...

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edgefleet.agent import before_trial, limits
+from edgefleet.agent import before_trial, limits, shadow_phase
 from edgefleet.agent.arbiter import Act, Member, Room, Unit, decide
 from edgefleet.agent.state import ModelState, other, slot
 from edgefleet.agent.step_context import DeviceContext, StepContext
@@ -72,6 +72,7 @@ def _member(context: StepContext) -> Member:
         stage=stage,
         busy=not is_queued and (soft.work is not None or soft.work_at is not None),
         waits=is_queued and soft.work_at is not None,
+        needs_shadow=stage is Stage.STAGED and shadow_phase.is_due(context),
         needs_bytes=needs_bytes,
         needs_mib=needs_mib,
     )
@@ -102,10 +103,14 @@ def _execute(act: Act, context: StepContext) -> None:
             before_trial.fetch_manifest(context)
         case Act.BYTES | Act.PROVE:
             before_trial.resume(context)
+        case Act.SHADOW:
+            shadow_phase.begin(context)
         case Act.ASK:
             before_trial.ask(context)
         case Act.PAUSE:
             before_trial.pause(context)
+        case Act.WAIT if context.state.stage is Stage.SHADOWING:
+            shadow_phase.pause(context)
         case Act.WAIT:
             before_trial.wait(context)
         case Act.NO_ROOM:

@@ -27,6 +27,8 @@ def _attempt(reports: Sequence[StoredOutcome], models: Mapping[str, str]) -> Dev
     """The attempt that ``reports`` describe, of which the oldest is the first."""
     first, last = reports[0], reports[-1]
     outcome = last.outcome
+    # A confirmation has no words: then those of the start say what its shadow phase found.
+    words = next((one.outcome for one in reversed(reports) if one.outcome.reason), outcome)
     starts = [one.outcome.at for one in reports if one.outcome.kind is OutcomeKind.TRIAL_STARTED]
     has_ended = outcome.kind is not OutcomeKind.TRIAL_STARTED
     return DeviceAttempt(
@@ -35,9 +37,9 @@ def _attempt(reports: Sequence[StoredOutcome], models: Mapping[str, str]) -> Dev
         release=outcome.release,
         attempt=outcome.attempt,
         kind=outcome.kind.value,
-        reason=outcome.reason,
-        cause=reason_text(outcome.reason) if outcome.reason else "",
-        detail=outcome.detail,
+        reason=words.reason,
+        cause=reason_text(words.reason) if words.reason else "",
+        detail=words.detail,
         began_at=first.received_at,
         at=last.received_at,
         duration_s=max(0.0, outcome.at - starts[0]) if starts and has_ended else None,

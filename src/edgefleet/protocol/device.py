@@ -18,6 +18,7 @@ from edgefleet.base.limits import (
 )
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, LabelReport, ModelTruth
 from edgefleet.protocol.serving_health import ServingHealth
+from edgefleet.protocol.shadow import Shadow
 from edgefleet.protocol.version import OLDEST, PROTOCOL
 from edgefleet.protocol.wire import Wire
 
@@ -200,6 +201,7 @@ class Reason(StrEnum):
     ERRORS = "inference_errors"
     REFUSALS = "requests_refused"  # before the model ran, and the previous release ran on them
     CONFIDENCE = "confidence_drop"
+    ANSWERS = "answers_differ"  # in the shadow phase, from those of the active release
     HUNG = "inference_hung"  # a request in the trial did not end
     SILENT = "no_answer"  # the release answered no request in its trial, the previous one did
     CPU = "cpu_increase"  # CPU time of a request far above that of the previous release
@@ -393,6 +395,7 @@ class Offer(Wire, frozen=True, kw_only=True):
     # Limits of the plan that the trial judges, too. None from an older hub: it does not.
     max_cpu_increase: Annotated[float, Meta(ge=0)] | None = None
     max_memory_growth_mib_h: Annotated[float, Meta(ge=0)] | None = None
+    shadow: Shadow | None = None  # before the trial. None: no shadow phase
 
 
 class CheckInAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):

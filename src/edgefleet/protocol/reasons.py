@@ -3,6 +3,7 @@
 from typing import Final
 
 from edgefleet.protocol.device import Reason
+from edgefleet.protocol.shadow import PASSED, SHORT
 
 _TEXTS: Final[dict[str, str]] = {
     Reason.SIGNATURE: "signature not valid",
@@ -15,6 +16,7 @@ _TEXTS: Final[dict[str, str]] = {
     Reason.ERRORS: "inference errors",
     Reason.REFUSALS: "requests refused",
     Reason.CONFIDENCE: "confidence dropped",
+    Reason.ANSWERS: "answers differ from those of the active release",
     Reason.HUNG: "inference hung",
     Reason.SILENT: "no answer to any request",
     Reason.CPU: "CPU time increased",
@@ -29,6 +31,8 @@ _TEXTS: Final[dict[str, str]] = {
     Reason.SERVING: "serving failed after the confirmation",
     Reason.RECALLED: "reverted on the order of the hub",
     "silent": "silence after activating",
+    PASSED: "shadow phase passed",
+    SHORT: "shadow phase without enough requests",
 }
 
 

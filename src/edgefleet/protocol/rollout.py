@@ -9,6 +9,7 @@ from msgspec import Meta
 from edgefleet.base.texts import counted
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.metric_bounds import Bounds
+from edgefleet.protocol.shadow import ShadowSpec
 from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire
 
@@ -132,6 +133,7 @@ class RolloutSpec(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bake_s: float = 86_400.0  # how long the release is judged after the last wave; 0 turns it off
     holdback_percent: float = 1.0  # of the devices: control in the bake, get the release after it
     bake_revert_alone: bool = False  # roll back also without a control, and after the bake
+    shadow: ShadowSpec = ShadowSpec()  # before the trial on each device; a share of 0 turns it off
 
 
 class Status(StrEnum):

@@ -12,9 +12,11 @@ from typing import Final, Literal
 import msgspec
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.protocol.comparisons import Comparison
 from edgefleet.protocol.device import Refusals, Sketches
 from edgefleet.protocol.labels import LabelReport, ModelTruth
 from edgefleet.protocol.release import Golden, Quality, Variant
+from edgefleet.protocol.shadow import ShadowStatus
 from edgefleet.protocol.wire import Wire
 
 CONTROL_API: Final = 2
@@ -40,16 +42,30 @@ class ServedRelease(Wire, frozen=True, kw_only=True):
     golden_path: str = ""
 
 
+class ServedShadow(Wire, frozen=True, kw_only=True):
+    """A candidate that also answers a ``share`` of the requests, and whose answers no caller gets.
+
+    Its answers are compared by ``comparison``. None: by the highest scores of the first output.
+    """
+
+    release: ServedRelease
+    share: float
+    comparison: Comparison | None = None
+
+
 class ServedModel(Wire, frozen=True, kw_only=True):
     """The releases of one model to load. Requests go to ``trial``, without one to ``confirmed``.
 
-    With ``isolation`` ``process`` the confirmed release has its own worker process, too.
+    With ``isolation`` ``process`` the confirmed release has its own worker process, too. A
+    ``shadow`` is loaded after the others, and only if memory allows it beside them: that fails no
+    Apply, see ``ModelStatus.shadow``.
     """
 
     model: str
     confirmed: ServedRelease | None = None
     trial: ServedRelease | None = None
     isolation: Literal["shared", "process"] = "shared"
+    shadow: ServedShadow | None = None
 
 
 class Apply(Wire, frozen=True, kw_only=True):
@@ -111,6 +127,7 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     worker of the confirmed release ended by itself. ``worker_cpu_s`` is a counter of the worker's
     CPU seconds. ``load`` is how the newest release was loaded, with the figures of its memory: it
     begins with ``beside`` or ``drain``. Empty from a serving process that does not say it.
+    ``shadow`` is None without a shadow.
     """
 
     model: str
@@ -124,6 +141,7 @@ class ModelStatus(Wire, frozen=True, kw_only=True):
     confirmed_ended: str = ""
     load: str = ""
     stats: LiveStats = LiveStats()
+    shadow: ShadowStatus | None = None
 
 
 class StuckRelease(Wire, frozen=True, kw_only=True):

@@ -123,6 +123,7 @@ class ActiveRollout:
             confirm_after_s=self.state.spec.gate.confirm_after_s,
             max_cpu_increase=self.state.spec.gate.max_cpu_increase,
             max_memory_growth_mib_h=self.state.spec.gate.max_memory_growth_mib_h,
+            shadow=self.state.spec.shadow.offered(),
         )
         self.taken = TakenParts((), self.ledger, self.scope.label_values)
         self.tally = Tally(

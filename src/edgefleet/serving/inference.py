@@ -286,6 +286,8 @@ class Inferences:
         whole: bool,
     ) -> None:
         """The telemetry of one run. Not ``whole``: some of its requests got an error instead."""
+        if whole and (shadow := self.host.shadows.of.get(active.model)) is not None:
+            shadow.offer(active, inputs, made, len(served), sum(one.items for one in served))
         sizes = [one.items for one in served] if len(served) > 1 else (1,)
         first = inputs.get(active.inputs[0].name) if active.inputs else None
         if not whole and first is not None:

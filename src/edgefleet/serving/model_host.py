@@ -24,9 +24,11 @@ from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.loading import Warm, load_model, return_memory
 from edgefleet.serving.memory_budget import WORKER_BYTES, decide
+from edgefleet.serving.previous import PreviousReleases
 from edgefleet.serving.resident import Resident, about, left_out, need_of
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.runtime import runtime_for
+from edgefleet.serving.shadows import Shadows
 from edgefleet.serving.stats import memory_kib
 from edgefleet.serving.worker_release import WorkerRelease
 
@@ -52,9 +54,11 @@ class ModelHost:
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
         self.bodies = BodyMemory()
+        self.shadows = Shadows(self.bodies)
         self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
         self._swapping = asyncio.Lock()
+        self.previous = PreviousReleases(self._retire, self._swapping)
 
     def check_ready(self) -> None:
         """Raises DeviceError ``not_ready`` if no model, or not each model, is served."""
@@ -91,9 +95,12 @@ class ModelHost:
         of the new ones, and a release that runs one in this process is stuck. If loading raises an
         error (see ``Runtime.load``), nothing changes; the field of the error is the model. Releases
         that are loaded already stay so. A small release whose trial has ended well is then loaded
-        in this process; if that fails, it stays in its worker.
+        in this process; if that fails, it stays in its worker. Shadows are loaded last, in the
+        background.
         """
         async with self._swapping:
+            await self.shadows.keep(wanted)
+            await self.previous.give_way(wanted)
             fresh: list[Release] = []
             models: dict[str, Resident] = {}
             for one in wanted.models:
@@ -112,10 +119,12 @@ class ModelHost:
             gone = [one for one in left_out(before.values(), models.values())
                     if one not in self._unloaded]  # fmt: skip
             self._unloaded.clear()
-            await self._retire(gone)
+            self.previous.use(models)
+            await self._retire(self.previous.keep(gone, before, models))
             for one in wanted.models:
                 if not self._isolated(one):
                     await self._merge(one.model)
+            self.shadows.begin(wanted, self.routes)
 
     def status(self, url: str, grpc: str = "") -> ServingStatus:
         """The answer to the agent's status request."""
@@ -126,12 +135,7 @@ class ModelHost:
             grpc=grpc,
             generation=self.generation,
             memory_mib=memory_kib() >> 10,
-            cpu=cpu_use(
-                one.worker
-                for loaded in self._models.values()
-                for one in loaded.releases()
-                if one.worker is not None
-            ),
+            cpu=cpu_use([*self._workers(), *self.shadows.workers()]),
             labels=self.answers.report(),
             models=tuple(self._status(loaded) for loaded in self._models.values()),
             stuck=tuple(
@@ -141,9 +145,18 @@ class ModelHost:
             ),
         )
 
+    def _workers(self) -> list[int]:
+        return [one.worker for one in self._loaded() if one.worker is not None]
+
+    def _loaded(self) -> list[Release]:
+        loaded = [one for loaded in self._models.values() for one in loaded.releases()]
+        return [*loaded, *self.previous.of.values()]
+
     async def close(self) -> None:
         """Finish the queued inferences, within CLOSE_S."""
         self.routes = {}
+        await self.shadows.close()
+        await self.previous.close()
         loaded = [one for loaded in self._models.values() for one in loaded.releases()]
         await self._retire(loaded, CLOSE_S)
         self.bodies.close()
@@ -154,12 +167,7 @@ class ModelHost:
         Exact in a worker. In this process it is the growth while the release was loaded, or all
         growth if no other model is loaded in this process.
         """
-        shared = [
-            one
-            for loaded in self._models.values()
-            for one in loaded.releases()
-            if one.worker is None
-        ]
+        shared = [one for one in self._loaded() if one.worker is None]
         if shared == [release] and self._base_kib is not None:
             return max(0, memory_kib() - self._base_kib)
         return release.memory_kib()
@@ -213,7 +221,11 @@ class ModelHost:
             (self.memory_kib(one) << 10) + (0 if one.worker is None else WORKER_BYTES)
             for one in old
         )
-        decision = decide(need_of(wanted, drained_bytes, in_worker=in_worker), memory_room())
+        need = need_of(wanted, drained_bytes, in_worker=in_worker)
+        decision = decide(need, memory_room())
+        if decision.how != "beside" and self.previous.of:
+            await self.previous.free()
+            decision = decide(need, memory_room())
         self._how = f"{decision.how}: {decision.text}"
         if decision.how == "refuse":
             raise DeviceError("memory_short", decision.text)
@@ -250,14 +262,15 @@ class ModelHost:
 
     def _find(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release | None:
         """The release, if it is loaded."""
-        if model in self._models:
-            for release in self._models[model].releases():
-                if (
-                    release.wanted == wanted
-                    and not release.ended
-                    and (release.worker is not None) is in_worker
-                ):
-                    return release
+        loaded = self._models[model].releases() if model in self._models else ()
+        for release in (*loaded, self.previous.of.get(model)):
+            if (
+                release is not None
+                and release.wanted == wanted
+                and not release.ended
+                and (release.worker is not None) is in_worker
+            ):
+                return release
         return None
 
     async def _load(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release:
@@ -356,6 +369,7 @@ class ModelHost:
             trial_ended=loaded.trial.ended if loaded.trial is not None else "",
             confirmed_ended=loaded.confirmed.find_end() if loaded.confirmed is not None else "",
             stats=shown.stats.live(memory_mib, process_kib=memory_kib(shown.worker)),
+            shadow=self.shadows.status(model),
         )
 
     def _check_path(self, wanted: ServedRelease) -> None:

@@ -112,7 +112,16 @@ class WorkerRelease:
         patient: bool,
     ) -> Self | None:
         """Start a worker and load the release. None if that takes too long."""
-        process = await asyncio.to_thread(WorkerProcess.start, bodies.descriptor, patient=patient)
+        starting = asyncio.ensure_future(
+            asyncio.to_thread(WorkerProcess.start, bodies.descriptor, patient=patient)
+        )
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # no process is left behind
+            process = await starting
+            process.close()
+            await asyncio.to_thread(process.reap)
+            raise
         worker = cls(model, wanted, process, bodies, on_end)
         limit_s = WORKER_PATIENT_LOAD_S if patient else WORKER_LOAD_S
         try:

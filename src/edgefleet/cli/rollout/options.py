@@ -180,6 +180,16 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob(("bake_revert_alone",), "--bake-revert-alone", None, "",
          "Roll back also if no control shows whether the release is the cause, and after the "
          "bake."),
+    Knob(("shadow", "share"), "--shadow", RATE, "SHARE",
+         "Share of the live requests that the release answers before its trial, too, for no "
+         "caller: the answers are compared. 0 turns it off.", shown=_share),
+    Knob(("shadow", "samples"), "--shadow-samples", click.IntRange(1), "REQUESTS",
+         "Compared requests that end the shadow phase."),
+    Knob(("shadow", "for_s"), "--shadow-for", DURATION, "DURATION",
+         "Longest time of the shadow phase; the trial then goes on with the evidence there is.",
+         shown=duration),
+    Knob(("shadow", "max_disagreement"), "--shadow-disagreement", RATE, "SHARE",
+         "Largest share of the compared requests on which the answers may differ.", shown=_share),
     Knob(("skip_ineligible",), "--skip-ineligible", None, "",
          "Skip devices that the release does not fit, instead of refusing the plan."),
     Knob(("changes_interface",), "--changes-interface", None, "",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Outcome, OutcomeKind, WrongBytes
 from edgefleet.protocol.reasons import reason_text
 from edgefleet.rollout.evidence.activations import Activations, Course
-from edgefleet.rollout.evidence.reasons import WITH_REASON, Reasons
+from edgefleet.rollout.evidence.reasons import Reasons, has_words
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 
 
@@ -108,7 +108,7 @@ class Ledger:
             self._grow(row + 1)
         before = self._bits_at[row]
         after = self._with(row, before, outcome, at)
-        if outcome.kind in WITH_REASON:
+        if has_words(outcome):
             self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:
             self.deferrals[row] = _words(outcome)
@@ -161,7 +161,7 @@ class Ledger:
         new: npt.NDArray[np.bool_] = after != before
         if new.any():
             self._record_new(rows[new], before[new], after[new], waves[new], at)
-        if outcome.kind in WITH_REASON:
+        if has_words(outcome):
             for row in rows.tolist():
                 self.reasons.add(row, outcome)
         elif outcome.kind is _DEFERRED:

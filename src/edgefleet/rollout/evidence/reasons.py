@@ -5,9 +5,17 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from edgefleet.protocol.device import Outcome, OutcomeKind
+from edgefleet.protocol.reasons import reason_text
 from edgefleet.rollout.limits import DETAILS_PER_ROLLOUT, DETAILS_SHOWN, REASONS_PER_ROLLOUT
 
 WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
+
+
+def has_words(outcome: Outcome) -> bool:
+    """Whether a report has a reason that is kept: of a failure, or of a start after a shadow."""
+    if outcome.kind is OutcomeKind.TRIAL_STARTED:
+        return bool(outcome.reason)
+    return outcome.kind in WITH_REASON
 
 
 class _Reason(NamedTuple):
@@ -27,12 +35,17 @@ class Reasons:
         self._of: dict[tuple[int, OutcomeKind], _Reason] = {}  # see ``add``
         self._texts: dict[str, str] = {}  # the details that are kept, each once
         self._examples: dict[str, tuple[bool, int, str]] = {}  # see ``examples``
+        self.shadows: dict[int, str] = {}  # by device: what its shadow phase found
 
     def add(self, row: int, outcome: Outcome) -> None:
         """Count the reason of the device's first attempt that ended in this way, and no other.
 
-        The first attempt is that with the lowest number, in whatever order the reports arrive.
+        The first attempt is that with the lowest number, in whatever order the reports arrive. A
+        start is not counted: what its shadow phase found is kept in ``shadows``.
         """
+        if outcome.kind is OutcomeKind.TRIAL_STARTED:
+            self.shadows[row] = self._kept(outcome.detail) or f"{reason_text(outcome.reason)}."
+            return
         code = outcome.reason or outcome.kind.value
         known = self._of.get((row, outcome.kind))
         if known is not None:
@@ -49,6 +62,7 @@ class Reasons:
 
     def forget(self, row: int) -> None:
         """Drop the reasons of a device."""
+        self.shadows.pop(row, None)
         for kind in WITH_REASON:
             known = self._of.pop((row, kind), None)
             if known is None:

@@ -208,10 +208,11 @@ def _in_rollout(
             f"reasons, run `edgefleet rollout show {state.id}`.",
         )
     if standing is DeviceStanding.TRIAL:
+        shadow = active.ledger.reasons.shadows.get(row, "")
         return Wait(
             code=WaitCode.TRIAL,
             text=f"Release {release} is in trial on this device, which confirms after "
-            f"{state.spec.gate.confirm_after_s:g} s of good health.",
+            f"{state.spec.gate.confirm_after_s:g} s of good health.{' ' if shadow else ''}{shadow}",
         )
     if standing is DeviceStanding.HEALTHY or runs_it:
         return None

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +13,7 @@ from edgefleet.agent.cost_figures import Board
 from edgefleet.agent.state import AgentState, InstalledRelease, SlotName
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.serving import LiveStats, ModelStatus, ServingStatus
+from edgefleet.protocol.shadow import ShadowStatus
 from edgefleet.rollout.fleet.columns import Rows
 from edgefleet.sim.virtual import telemetry as figures
 from edgefleet.sim.virtual.labelling import Labelled, Stint, noted, report
@@ -61,6 +63,9 @@ class Served(NamedTuple):
     on_trial: bool
     since: float
     ended: str = ""  # the worker of the trial ended by itself
+    shadow: InstalledRelease | None = None  # a candidate that answers no caller
+    shadow_share: float = 0.0  # of the requests that it answers, too
+    shadow_since: float = 0.0
 
 
 class ActiveDevice:
@@ -227,6 +232,7 @@ class ActiveDevice:
         if installed.release == NEW and (hangs(luck, truth) or mutes(luck, truth)):
             stats = _unanswered(requests, since_s, refused=mutes(luck, truth))
             return _ready(model, one, installed, stats)
+        shadow = self._shadow(model, one, now, own, truth, pause=traffic.pause)
         down_s = _overlap(traffic.outage, one.since, now)
         errors = min(requests, errors + int(down_s * requests_s))
         if self.stays:
@@ -235,7 +241,44 @@ class ActiveDevice:
             )
         else:
             stats = figures.plain(own, requests, errors, refused=refused)
-        return _ready(model, one, installed, stats)
+        return msgspec.structs.replace(_ready(model, one, installed, stats), shadow=shadow)
+
+    def _shadow(
+        self, model: str, one: Served, now: float, active: Truth, truth: Truth, *, pause: Span
+    ) -> ShadowStatus | None:
+        """What the process measured of a candidate beside the ``active`` release.
+
+        There are no requests in the ``pause``.
+        """
+        if one.shadow is None:
+            return None
+        luck, candidate = luck_with(model, self.luck), figures.truth_of(one.shadow.release, truth)
+        pause_s = _overlap(pause, one.shadow_since, now)
+        asked = int((now - one.shadow_since - pause_s) * self.requests_s * active.requests)
+        samples = int(asked * one.shadow_share)
+        errors = int(samples * candidate.errors)
+        crashed = False
+        if one.shadow.release == NEW:
+            errors += samples * 3 // 10 if luck < truth.fails else 0
+            crashed = _crashed(luck, truth)
+        errors = min(errors, samples)
+        compared = samples - errors
+        return ShadowStatus(
+            release=one.shadow.release,
+            artifact_sha256=one.shadow.variant.artifact.sha256,
+            ready=True,
+            ended="The worker crashed." if crashed else "",
+            cause="serving_crashed" if crashed else "",
+            fault=crashed,
+            asked=asked,
+            samples=samples,
+            errors=errors,
+            disagreement=round(compared * candidate.disagrees, 6),
+            confidence_count=compared,
+            confidence_before_sum=compared * active.confidence,
+            confidence_sum=compared * candidate.confidence,
+            cpu_s=figures.CPU_S * candidate.cpu * compared,
+        )
 
 
 def _ready(model: str, one: Served, installed: InstalledRelease, stats: LiveStats) -> ModelStatus:

@@ -52,6 +52,7 @@ class Truth(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     only_on: str = ""
     late_fails: Share = 0.0  # like ``fails``, if the device starts after ``late_from_s``
     late_from_s: Seconds = 0.0  # after the start of the run
+    disagrees: Share = 0.0  # share of requests whose answer is not that of the old release
     confidence: Share = 0.9  # mean top score; the old release has 0.9 by default
     accuracy: Share = 0.97  # on the golden set; the old release has 0.97 by default
     latency: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0  # p95, relative to 0.9 ms

@@ -45,7 +45,7 @@ class ServingProcesses:
                 swapped.append(routed)
             elif own.on_trial is not (wanted.trial is not None):
                 own = own._replace(on_trial=wanted.trial is not None, incumbent=incumbent)
-            served[wanted.model] = own
+            served[wanted.model] = _with_shadow(own, wanted.shadow, environment.now)
         live.served = served
         self._drop(live, {name: own for name, own in before.items() if name not in served})
         for routed in swapped:
@@ -140,3 +140,13 @@ class ServingProcesses:
             live.stays = stays
             pace = self._environment.pace(stays=stays)
             live.state = msgspec.structs.replace(live.state, pace=pace)
+
+
+def _with_shadow(own: Served, wanted: do.WantedShadow | None, now: float) -> Served:
+    """The model with the wanted candidate. One that is loaded already keeps its counters."""
+    candidate = None if wanted is None else wanted.release.installed
+    if wanted is None or candidate is None:
+        return own if own.shadow is None else own._replace(shadow=None)
+    if own.shadow is candidate:
+        return own
+    return own._replace(shadow=candidate, shadow_share=wanted.share, shadow_since=now)

@@ -18,7 +18,7 @@ from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, Serv
 from edgefleet.sim.virtual.scenario import NEW, OLD_TRUTH, Truth
 
 _P50_US, _P95_US, _MEMORY_MIB = 400, 900, 40
-_CPU_S: Final = 0.0005  # per request
+CPU_S: Final = 0.0005  # per request
 _IDLE_C: Final = 45.0
 _DRAIN_PERCENT_H: Final = 2.0
 _LATE: Final = 10  # one request in so many takes as long as the 95th percentile
@@ -114,7 +114,7 @@ def plain(own: Truth, requests: int, errors: int, *, refused: int = 0) -> LiveSt
         confidence_count=requests,
         latency_us_p50=_P50_US,
         latency_us_p95=int(_P95_US * own.latency),
-        cpu_s=_CPU_S * own.cpu * requests,
+        cpu_s=CPU_S * own.cpu * requests,
         memory_mib=_MEMORY_MIB,
         refused=refused,
         refusals={Refusal.UNKNOWN_INPUT: refused} if refused else {},
@@ -143,7 +143,7 @@ def sketched(
         confidence_count=requests,
         latency_us_p50=_P50_US,
         latency_us_p95=p95_us,
-        cpu_s=_CPU_S * own.cpu * (0.9 + 0.2 * luck) * requests,
+        cpu_s=CPU_S * own.cpu * (0.9 + 0.2 * luck) * requests,
         process_kib=int(1024 * (_MEMORY_MIB + own.leaks_mib_h * run_s / 3600)),
         memory_mib=_MEMORY_MIB,
         sketches=Sketches(
