@@ -23,7 +23,7 @@ TOLD = Telemetry(
 
 def test_a_report_is_kept_with_the_time_since_the_one_before_it() -> None:
     watched = WatchedDevices()
-    watched.add(3, TOLD, 5.0)  # nobody looks
+    watched.add(3, TOLD, 5.0)  # not asked for yet
     assert watched.figures(3, "cam", 10.0).models == ()
     watched.add(3, TOLD, 20.0)
     watched.add(3, replace(TOLD, release="3", sketches=None, requests=0, confidence_count=0), 25.0)

@@ -152,7 +152,7 @@ class HubClient:
         return self._ask("device_history", operator.DeviceHistory, parameters={"device": name})
 
     def device_figures(self, name: str) -> DeviceFigures:
-        """What a device reported of its serving since it was first asked for."""
+        """The serving figures that a device reported since it was first asked for."""
         return self._ask("device_figures", DeviceFigures, parameters={"device": name})
 
     def quarantined(self) -> operator.QuarantinedDevices:

@@ -324,7 +324,7 @@ class Hub:
         return device_history(name, found, models, most=DEVICE_REPORTS)
 
     def device_figures(self, name: str) -> DeviceFigures:
-        """What a device reported of its serving since it was first asked for.
+        """The serving figures that a device reported since it was first asked for.
 
         Raises OperatorError ``not_found``.
         """

@@ -92,7 +92,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "The attempts of a device, newest first: releases, ends, causes and durations."),
     Endpoint("device_figures", "GET", "/api/v1/devices/{device}/figures", "operator", None,
              device_figures.DeviceFigures,
-             "What a device reported of its serving since it was first asked for."),
+             "The serving figures that a device reported since it was first asked for."),
     Endpoint("quarantined", "GET", "/api/v1/quarantined", "operator", None,
              operator.QuarantinedDevices,
              "Quarantined devices: two different releases of a model failed on each."),

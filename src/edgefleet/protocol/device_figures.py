@@ -1,4 +1,4 @@
-"""What a device's check-ins said of its serving, as its page shows it."""
+"""The serving figures in a device's check-ins, as its page shows them."""
 
 from edgefleet.protocol.wire import Wire
 

@@ -1,4 +1,4 @@
-"""What the page of a device shows: counters since each release was loaded, as one JSON object.
+"""The figures on the page of a device: counters since each release was loaded, as one JSON object.
 
 The browser computes rates and quantiles from the difference of two of them, so the process keeps no
 history, and a page that nobody has open costs nothing.
