@@ -184,6 +184,7 @@ class Device:
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
         more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
         more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
+        more += settings.serve_bounds.arguments()
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS),
                    "--threads", str(settings.serve_threads), *more)  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.serving.bounds import BOUNDS, read_bounds
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
     )
+    for bound in BOUNDS:
+        text = f"{bound.text} (default: {bound.default})"
+        parser.add_argument(f"--{bound.name}", metavar=bound.metavar, help=text)
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -62,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.data_dir,
             origins=tuple(options.cors_origin),
             grpc=grpc,
+            bounds=read_bounds({k: v for k, v in vars(options).items() if isinstance(v, str)}),
         )
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:

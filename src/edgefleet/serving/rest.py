@@ -8,6 +8,7 @@ from typing import Final
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.bodies import compressed
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
@@ -18,6 +19,16 @@ from edgefleet.serving.tfs import TensorFlowServing
 _HEADERS: Final = "content-type, content-encoding, accept-encoding, inference-header-content-length"
 _EXPOSED: Final = "inference-header-content-length, edgefleet-generation, retry-after"
 _PATHS: Final = 64  # the number of paths with remembered endpoints
+_URGENT: Final = frozenset(
+    {
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
+)
 _PREFLIGHT_S: Final = "600"  # how long a browser remembers the answer
 
 
@@ -25,7 +36,7 @@ class Rest:
     """Answers every request to the listener.
 
     ``origins``: pages of these origins may call from a browser (CORS); ``*`` is any. None by
-    default.
+    default. Each request takes of its client's ``quota``, but for those that ``is_urgent``.
     """
 
     def __init__(
@@ -34,12 +45,14 @@ class Rest:
         inferences: Inferences | None = None,
         *,
         origins: Collection[str] = (),
+        quota: ClientQuota | None = None,
     ) -> None:
         self._host = host
         inferences = inferences or Inferences(host)
         self._oip = OpenInference(host, inferences)
         self._tfs = TensorFlowServing(host, inferences)
         self._origins = frozenset(origins)
+        self._quota = quota if quota is not None and quota.rate else None
         self._endpoints = lru_cache(maxsize=_PATHS)(self._find_endpoints)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
@@ -57,6 +70,8 @@ class Rest:
         )
 
     def _answer(self, request: Request) -> Reply | Awaitable[Reply]:
+        if self._quota is not None and not is_urgent(request):
+            self._quota.take(request.peer)
         endpoints = self._endpoints(request.path)
         if request.method == "OPTIONS" and endpoints and self._allows(request):
             return _preflight(endpoints)
@@ -89,7 +104,8 @@ class Rest:
 
     def _finished(self, request: Request, reply: Reply) -> Reply:
         """The reply as this client accepts it, and with the permission for its browser."""
-        reply = compressed(reply, request.headers)
+        if reply.make is None:
+            reply = compressed(reply, request.headers)
         if not self._allows(request):
             return reply
         origin = "*" if "*" in self._origins else _origin(request)
@@ -104,6 +120,11 @@ class Rest:
         return b"origin" in request.headers and (
             "*" in self._origins or _origin(request) in self._origins
         )
+
+
+def is_urgent(request: Request) -> bool:
+    """Whether it asks for health or metrics: without a quota, also while the server is full."""
+    return request.path in _URGENT and request.method in ("GET", "HEAD")
 
 
 def _origin(request: Request) -> str:

@@ -51,13 +51,15 @@ def json_reply(value: object) -> Reply:
 
 
 def render_error(error: EdgefleetError) -> Reply:
-    """The error object of both protocols, with code, hint and field of edgefleet.
+    """The error object of both protocols, with code, reason, hint and field of edgefleet.
 
     Clients of both protocols show ``error`` alone, so it begins with the name of the tensor or
     parameter that is wrong.
     """
     message = f"{error.field[:_FIELD_CHARS]}: {error.message}" if error.field else error.message
     body = {"error": message, "code": error.code, "hint": error.hint, "field": error.field}
+    if error.reason:
+        body["reason"] = error.reason
     headers = retry_headers(error)
     if isinstance(error, MethodNotAllowed):
         headers = (*headers, ("Allow", ", ".join(error.allow)))

@@ -13,12 +13,14 @@ class AnswerReader:
     """Reads one answer after another from the bytes of one connection.
 
     After ``feed`` has returned True, ``status``, ``body`` and ``closes`` are those of the answer.
+    ``retry_after`` says whether it has that header.
     """
 
     def __init__(self) -> None:
         self.status = 0
         self.body = b""
         self.closes = False
+        self.retry_after = False
         self._data = bytearray()
         self._head_end = 0  # 0 while the head is not whole
         self._body_end = 0
@@ -67,7 +69,7 @@ class AnswerReader:
             raise _malformed("it does not begin with a status line")
         self.status = int(words[1])
         self.closes = words[0] == b"HTTP/1.0"
-        self._chunked = False
+        self._chunked = self.retry_after = False
         length: int | None = None
         for line in lines:
             name, _, value = line.partition(b":")
@@ -78,6 +80,8 @@ class AnswerReader:
                 length = int(value)
             elif name == b"transfer-encoding":
                 self._chunked = value.lower() == b"chunked"
+            elif name == b"retry-after":
+                self.retry_after = value.isdigit()
             elif name == b"connection":
                 self.closes = value.lower() == b"close"
         if length is None and not self._chunked and self.status >= 200:
