@@ -25,6 +25,7 @@ from mutants_of_device import MUTANTS as OF_DEVICE
 from mutants_of_hub import MUTANTS as OF_HUB
 from mutants_of_labels import MUTANTS as OF_LABELS
 from mutants_of_limits import MUTANTS as OF_LIMITS
+from mutants_of_serving import MUTANTS as OF_SERVING
 from mutants_of_sites import MUTANTS as OF_SITES
 from mutants_of_tasks import MUTANTS as OF_TASKS
 from mutants_of_truth import MUTANTS as OF_TRUTH
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
-    *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
+    *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SERVING, *OF_SITES, *OF_LIMITS,
     *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST,
 )  # fmt: skip
 

@@ -194,7 +194,12 @@ def beside(server: Serving, seconds: float) -> dict[str, float]:
     small = b'{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}'
     took: dict[str, list[float]] = {"body": [], "reply": []}
     failed = 0
+    links = {kind: HttpLink(server.url) for kind in took}
     with ExitStack() as stack:
+        for link in links.values():  # these clients came before the idle ones
+            link.request("GET", "/v2")
+            stack.callback(link.close)
+        kept = Probe(server.url, fresh=False)
         for number_of in range(IDLE):
             peer = f"127.0.0.{2 + number_of % 2}"
             try:
@@ -203,18 +208,17 @@ def beside(server: Serving, seconds: float) -> dict[str, float]:
                 failed += 1
                 continue
             stack.callback(idle.close)
-        kept, fresh = Probe(server.url, fresh=False), Probe(server.url, fresh=True)
+        fresh = Probe(server.url, fresh=True)
         until = time.perf_counter() + seconds
 
         def ask(kind: str, model: str, data: bytes) -> None:
             nonlocal failed
-            link = HttpLink(server.url)
+            link = links[kind]
             while time.perf_counter() < until:
                 began = time.perf_counter()
                 found = link.request("POST", f"/v2/models/{model}/infer", body=data, timeout_s=60)
                 failed += found.status != 200
                 took[kind].append((time.perf_counter() - began) * 1000)
-            link.close()
 
         threads = [
             threading.Thread(target=ask, args=("body", "short", body)),

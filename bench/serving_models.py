@@ -137,7 +137,11 @@ class Process:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # its workers end with it
+            self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
 
