@@ -37,7 +37,7 @@ def metrics_text(host: ModelHost) -> str:
     _add(samples, "serving_activations_total", "counter", "Releases swapped in since the start.",
          ("", "", host.activations))  # fmt: skip
     refused = sum(host.refused, Counter())
-    text = "Connections and requests refused before a model was asked."
+    text = "Connections without a general place, and requests over a quota."
     _add(samples, "serving_refused_total", "counter", text,
          *(("", _labels({"reason": one}), n) for one, n in sorted(refused.items())))  # fmt: skip
     for active in host.routes.values():
