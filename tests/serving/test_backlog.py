@@ -50,8 +50,8 @@ def learnt(clock: Time, ms: int, queued: int = 32) -> Backlog:
 def reason(work: Callable[[], None]) -> str:
     try:
         work()
-    except Overloaded as error:
-        return error.reason
+    except EdgefleetError as error:
+        return error.reason or error.code
     return ""
 
 
@@ -95,7 +95,14 @@ def test_a_size_that_never_ran_is_not_refused(clock: Time) -> None:
 def test_the_next_in_the_queue_is_refused_if_it_would_be_late(clock: Time) -> None:
     backlog = learnt(clock, 100)
     assert reason(lambda: backlog.start(9, clock.ns + 99 * MS)) == "deadline"
+    assert reason(lambda: backlog.start(9, clock.ns - 1)) == "timeout"
     assert reason(lambda: backlog.start(9, clock.ns + 101 * MS)) == ""
+
+
+def test_a_deadline_that_has_passed_is_no_overload(clock: Time) -> None:
+    backlog = learnt(clock, 100)
+    backlog.came("runs", 9)
+    assert reason(lambda: backlog.check(9, clock.ns - 1)) == ""
 
 
 def test_a_full_queue_says_when_it_will_be_empty(clock: Time) -> None:

@@ -7,7 +7,7 @@ What a run takes is learnt from real runs, by the size of their inputs.
 import time
 from typing import Final
 
-from edgefleet.base.errors import Overloaded
+from edgefleet.base.errors import NetworkError, Overloaded
 from edgefleet.serving.limits import QUEUED
 
 _WEIGHT: Final = 0.25  # of the newest run in the mean
@@ -39,7 +39,7 @@ class Backlog:
         if deadline_ns and self._expected:
             left_ns = deadline_ns - time.perf_counter_ns()
             wait_ns = self._wait_ns() + self._means.get(size, 0.0)
-            if wait_ns > left_ns:
+            if wait_ns > left_ns > 0:  # one that has passed is a timeout, which the caller finds
                 raise self._late(wait_ns, left_ns)
 
     def came(self, inference: object, size: int) -> None:
@@ -54,10 +54,17 @@ class Backlog:
             self._total = 0.0  # the sum of floats has an error
 
     def start(self, size: int, deadline_ns: int) -> None:
-        """An inference is to run now. Raises Overloaded if its deadline passes before its end."""
+        """An inference is to run now.
+
+        Raises Overloaded if its deadline would pass before its end, NetworkError ``timeout`` if it
+        has passed.
+        """
         now = time.perf_counter_ns()
         run_ns = self._means.get(size, 0.0)
         if deadline_ns and now + run_ns > deadline_ns:
+            if now >= deadline_ns:
+                text = "The timeout of the request passed before its turn."
+                raise NetworkError("timeout", text, field="timeout")
             raise self._late(run_ns, deadline_ns - now)
         self._began_ns = now
 
@@ -87,7 +94,7 @@ class Backlog:
         return Overloaded(
             "deadline",
             f"The answer would take {takes_ns / 1e6:.0f} ms, and the client waits for "
-            f"{max(0.0, left_ns) / 1e6:.0f} ms.",
+            f"{left_ns / 1e6:.0f} ms.",
             retry_after_s=self._retry_s(),
             hint="Retry after the seconds in Retry-After, or with a longer timeout.",
         )

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import msgspec
 
-from edgefleet.base.errors import DeviceError, EdgefleetError, Overloaded, error_from_code
+from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
@@ -268,7 +268,7 @@ class WorkerRelease:
                 continue
             try:
                 self._backlog.start(waiting.size, waiting.deadline_ns)
-            except Overloaded as error:
+            except EdgefleetError as error:
                 waiting.future.set_exception(error)
                 continue
             self._send_run(waiting.inputs, waiting.outputs)
