@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-serving bench-sim bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -18,8 +18,10 @@ help:
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
+	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
+	@echo "make bench-swaps  1,000 swaps of a release under load"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
@@ -102,6 +104,14 @@ bench-sim: $(STAMP)
 OVERLOAD_S ?= 6
 bench-serving: $(STAMP)
 	$(BIN)/python bench/serving.py --overload-s $(OVERLOAD_S)
+
+# The full overload; SECONDS_OF_LOAD=10 is a short one.
+SECONDS_OF_LOAD ?= 60
+bench-overload: $(STAMP)
+	$(BIN)/python bench/overload.py --seconds $(SECONDS_OF_LOAD)
+
+bench-swaps: $(STAMP)
+	$(BIN)/python bench/swaps.py
 
 bench-worker: $(STAMP)
 	$(BIN)/python bench/worker.py

@@ -26,6 +26,7 @@ from mutants_of_hub import MUTANTS as OF_HUB
 from mutants_of_hybrid import MUTANTS as OF_HYBRID
 from mutants_of_labels import MUTANTS as OF_LABELS
 from mutants_of_limits import MUTANTS as OF_LIMITS
+from mutants_of_serving import MUTANTS as OF_SERVING
 from mutants_of_shadow import MUTANTS as OF_SHADOW
 from mutants_of_sites import MUTANTS as OF_SITES
 from mutants_of_tasks import MUTANTS as OF_TASKS
@@ -36,7 +37,7 @@ OUT = Path(__file__).parent / "out" / "mutants.json"
 CHILD_S = 300
 MUTANTS: tuple[Mutant, ...] = (
     *OF_HUB, *OF_DEVICE, *OF_BAKE, *OF_TRUTH, *OF_CLASSES, *OF_SITES, *OF_LIMITS,
-    *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST, *OF_HYBRID, *OF_SHADOW,
+    *OF_CLIENTS, *OF_TASKS, *OF_LABELS, *OF_COST, *OF_HYBRID, *OF_SERVING, *OF_SHADOW,
 )  # fmt: skip
 
 

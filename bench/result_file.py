@@ -30,6 +30,19 @@ def write(place: str | Path, result: Mapping[str, object]) -> Path:
     return path
 
 
+def show(part: str, found: Mapping[str, float], limits: Mapping[str, tuple[str, float]]) -> bool:
+    """Print the figures of a part. Returns whether all limits are kept."""
+    good = True
+    print(f"{part}:")
+    for figure, value in found.items():
+        how, limit = limits.get(figure, ("", 0.0))
+        bad = bool(how) and not (value <= limit if how == "<=" else value >= limit)
+        good = good and not bad
+        wanted = f"  wanted {how} {limit:g}{'  MISSED' if bad else ''}" if how else ""
+        print(f"  {figure:28}{value:12.3f}{wanted}", flush=True)
+    return good
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

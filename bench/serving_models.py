@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from pod import Pod
 
 from edgefleet.base.network import HttpLink
 from edgefleet.protocol.release import Artifact, Quality, TensorSpec, Variant
 from edgefleet.protocol.serving import Apply, ServedModel, ServedRelease, ServingStatus
 from edgefleet.protocol.wire import decode, encode
 
+HERE = Path(__file__).parent
 CLASSES = 10
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -25,14 +27,19 @@ def tiny(path: Path) -> ServedRelease:
     return _dense(path, (64, 128, CLASSES), "1", max_batch=32)
 
 
+def small(path: Path, release: str) -> ServedRelease:
+    """A model of 0.6 MB, with other weights for each release."""
+    return _dense(path, (64, 512, 256, CLASSES), release, max_batch=32)
+
+
 def heavy(path: Path, release: str, megabytes: int) -> ServedRelease:
     """A model with weights of this size, in layers of 2048 x 2048."""
     layers = max(1, round(megabytes * 1e6 / 4 / 2048**2))
     return _dense(path, (64, *[2048] * (layers + 1), CLASSES), release, max_batch=1)
 
 
-def image(path: Path) -> ServedRelease:
-    """1 x 3 x 224 x 224 in, pooled to 3 numbers, 10 scores out."""
+def image(path: Path, side: int = 224) -> ServedRelease:
+    """1 x 3 x ``side`` x ``side`` in, pooled to 3 numbers, 10 scores out."""
     rng = np.random.default_rng(1)
     head = numpy_helper.from_array(rng.normal(0, 1, (3, CLASSES)).astype(np.float32), "head")
     nodes = [
@@ -41,7 +48,17 @@ def image(path: Path) -> ServedRelease:
         helper.make_node("MatMul", ["flat", "head"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
     ]
-    return _released(path, nodes, [head], (3, 224, 224), "1", max_batch=1)
+    return _released(path, nodes, [head], (3, side, side), "1", max_batch=1)
+
+
+def repeater(path: Path, floats: int) -> ServedRelease:
+    """``x`` [-1, N] in, the mean of its values ``floats`` times out: a long reply."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Expand", ["mean", "shape"], ["scores"]),
+    ]
+    shape = numpy_helper.from_array(np.array([1, floats], np.int64), "shape")
+    return _released(path, nodes, [shape], (-1,), "1", max_batch=1, out=floats, quality=False)
 
 
 def _dense(path: Path, sizes: Sequence[int], release: str, max_batch: int) -> ServedRelease:
@@ -66,9 +83,13 @@ def _released(
     shape: Sequence[int],
     release: str,
     max_batch: int,
+    *,
+    out: int = CLASSES,
+    quality: bool = True,
 ) -> ServedRelease:
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", *shape])]
-    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", CLASSES])]
+    named = [size if size > 0 else f"n{place}" for place, size in enumerate(shape)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", *named])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", out])]
     graph = helper.make_graph(nodes, "bench", inputs, outputs, weights)
     opset = helper.make_opsetid("", 17)
     data = helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
@@ -79,12 +100,12 @@ def _released(
         precision="fp32",
         artifact=Artifact(sha256=sha256(data).hexdigest(), size_bytes=len(data)),
         inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, *shape)),),
-        outputs=(TensorSpec(name="scores", datatype="FP32", shape=(-1, CLASSES)),),
+        outputs=(TensorSpec(name="scores", datatype="FP32", shape=(-1, out)),),
         max_batch=max_batch,
         memory_limit_mib=512,
     )
-    quality = Quality(output="scores", scores="probabilities")
-    return ServedRelease(release=release, variant=variant, quality=quality, artifact_path=str(path))
+    scored = Quality(output="scores", scores="probabilities") if quality else None
+    return ServedRelease(release=release, variant=variant, quality=scored, artifact_path=str(path))
 
 
 def installed_environ() -> dict[str, str]:
@@ -95,7 +116,18 @@ def installed_environ() -> dict[str, str]:
 class Process:
     """A server process on one core, or any. ``url`` is the first line that it prints."""
 
-    def __init__(self, command: Sequence[str], core: int | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], core: int | None = None, pod: Pod | None = None
+    ) -> None:
+        if pod is not None:  # a process that is in it from its first page on
+            join = f"import os, sys; sys.path.insert(0, {str(HERE)!r}); from pod import Pod"
+            paths = f"Pod(*map(__import__('pathlib').Path, {(str(pod.memory), str(pod.cpu))!r}), "
+            run = "os.execv(sys.argv[1], sys.argv[1:])"
+            command = [
+                sys.executable, "-c",
+                f"{join}; {paths}{pod.is_v1}).join(os.getpid()); {run}",
+                *command,
+            ]  # fmt: skip
         mine = os.sched_getaffinity(0)
         os.sched_setaffinity(0, mine if core is None else {core})  # inherited by the child
         try:
@@ -112,7 +144,11 @@ class Process:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # its workers end with it
+            self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -152,12 +188,18 @@ class Process:
 class Serving(Process):
     """A real serving process."""
 
-    def __init__(self, folder: Path, core: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        core: int | None = None,
+        pod: Pod | None = None,
+    ) -> None:
         control = folder / "control.sock"
         super().__init__(
             [sys.executable, "-m", "edgefleet.serving", "--listen", "127.0.0.1:0",
              "--control-socket", str(control)],
             core,
+            pod,
         )  # fmt: skip
         self._control = HttpLink(f"unix:{control}")
         self._generation = 0

@@ -12,6 +12,8 @@ import numpy as np
 from edgefleet.base.errors import DeviceError
 from edgefleet.http2.server import Listener
 from edgefleet.serving.active_release import ActiveRelease
+from edgefleet.serving.bounds import Bounds
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.grpc.listener import listen_grpc
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
@@ -51,16 +53,20 @@ class Inside:
 
 
 @contextmanager
-def gated_server(model: TinyModel) -> Iterator[Inside]:
+def gated_server(model: TinyModel, bounds: Bounds | None = None) -> Iterator[Inside]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> Inside:
-        host, gated = ModelHost(), Gated()
-        release = ActiveRelease("digits", model.served("old"), gated, marks=RunMarks())
+        known = bounds or Bounds()
+        host, gated = ModelHost(bounds=known), Gated()
+        release = ActiveRelease(
+            "digits", model.served("old"), gated, marks=RunMarks(), queued=known.queue
+        )
         host.routes = {"digits": release}
-        listener = await listen_grpc(Inferences(host), "127.0.0.1", 0)
+        quota = ClientQuota(known.client_rate, known.client_burst)
+        listener = await listen_grpc(Inferences(host), "127.0.0.1", 0, known, quota)
         return Inside(f"127.0.0.1:{listener.port}", host, gated, listener, loop)
 
     inside = asyncio.run_coroutine_threadsafe(start(), loop).result(30)

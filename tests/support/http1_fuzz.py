@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.places import Places
 from edgefleet.http1.connection import Connection
 from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import ConnectionLimits
@@ -43,6 +44,8 @@ class FuzzHost:
         self.limits = LIMITS
         self.connections: set[Connection] = set()
         self.room = body_room
+        self.places = Places(LIMITS.connections)
+        self.urgent = lambda _: False
         self.buffered_bytes = 0
         self.draining = False
         self.date = b"date: today\r\n"

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from edgefleet.http1.connection import Urgent
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.server import Handler, Listener, RenderError, listen
 
@@ -54,13 +55,16 @@ def running(
     limits: ConnectionLimits | None = None,
     unix_path: Path | None = None,
     render_error: RenderError | None = None,
+    urgent: Urgent | None = None,
 ) -> Iterator[RunningListener]:
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> Listener:
-        return await listen(handler, limits=limits, unix_path=unix_path, render_error=render_error)
+        return await listen(
+            handler, limits=limits, unix_path=unix_path, render_error=render_error, urgent=urgent
+        )
 
     try:
         listener = asyncio.run_coroutine_threadsafe(start(), loop).result(GUARD_S)

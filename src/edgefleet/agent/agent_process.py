@@ -185,6 +185,7 @@ class Device:
         more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
         more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
         more += serving_fallback(settings)
+        more += settings.serve_bounds.arguments()
         serving = (sys.executable, "-m", "edgefleet.serving", "--listen", settings.serve,
                    "--data-dir", storage.locate(MODELS),
                    "--threads", str(settings.serve_threads), *more)  # fmt: skip

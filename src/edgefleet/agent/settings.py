@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,11 @@ from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
 from edgefleet.base.texts import counted
 from edgefleet.protocol.fallback import BUDGET, TIMEOUT_S, WHEN, read_fallback
+from edgefleet.serving.bounds import BOUNDS, Bounds, read_bounds
 
 PREFIX: Final = "EDGEFLEET_AGENT_"
 CONFIG: Final = Path("/etc/edgefleet/agent.toml")
+SERVE: Final = "serve-"  # the prefix of the bounds of serving
 CREDENTIAL: Final = "edgefleet-claim"
 """The systemd credential with the claim: ``LoadCredential=edgefleet-claim:FILE``."""
 _TEXT: Final = "utf-8-sig"  # a file may begin with a byte order mark
@@ -52,6 +54,7 @@ class AgentSettings:
     bytes_per_s: int | None = None
     models_memory_mib: int = 0
     serve_threads: int = 0
+    serve_bounds: Bounds = field(default_factory=Bounds)
     sysfs: Path = Path("/sys")
     keep_serving: bool = False
     json_log: bool = False
@@ -137,6 +140,7 @@ OPTIONS: Final = (
         "N",
         "0",
     ),
+    *(_Option(f"{SERVE}{one.name}", one.text, one.metavar, str(one.default)) for one in BOUNDS),
     _Option("sysfs", "folder with the sensors of the board", "FOLDER", "/sys"),
     _Option("keep-serving", "keep the serving process running when the agent stops", flag=True),
     _Option("json-log", "write the log as JSON, one object per line", flag=True),
@@ -207,6 +211,9 @@ def _settings(
         bytes_per_s=_count(values["bytes_per_s"], "bytes_per_s") or None,
         models_memory_mib=_count(values["models_memory_mib"], "models_memory_mib"),
         serve_threads=_count(values["serve_threads"], "serve_threads"),
+        serve_bounds=read_bounds(
+            {one.key: values[f"serve_{one.key}"] for one in BOUNDS}, prefix="serve_"
+        ),
         sysfs=Path(values["sysfs"]),
         keep_serving=_yes(values["keep_serving"], "keep_serving"),
         json_log=_yes(values["json_log"], "json_log"),
@@ -267,11 +274,12 @@ def serving_fallback(settings: AgentSettings) -> list[str]:
 def as_toml(settings: AgentSettings) -> str:
     """The settings as a TOML file. The claim is left out: it is used once, and secret."""
     lines: list[str] = []
+    bounds = {f"serve_{one.key}": settings.serve_bounds.value(one) for one in BOUNDS}
     for option in OPTIONS:
         key = option.name.replace("-", "_")
         if option.name in ("claim", "claim-file"):
             continue
-        value = getattr(settings, key)
+        value = bounds[key] if key in bounds else getattr(settings, key)
         if value is not None:
             lines.append(f"{key} = {_toml(value)}")
     if settings.labels:

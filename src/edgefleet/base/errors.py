@@ -90,6 +90,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         # Errors in a request, for the operator.
         "bad_request": ErrorKind(_O, 400, _FIX, "Fix the named field."),
+        "over_quota": ErrorKind(
+            _O, 429, _LATER, "Retry after the seconds in Retry-After, or send fewer requests."
+        ),
         "not_authorized": ErrorKind(
             _O, 401, _FIX, "Give the operator token: --token, EDGEFLEET_TOKEN or --data-dir."
         ),
@@ -291,9 +294,14 @@ class EdgefleetError(Exception):
 
     ``code`` is a key of ``CATALOG``. ``field`` is the path of the invalid input, such as
     ``waves[1].percent``. ``hint`` replaces the hint of the catalogue.
+
+    ``reason`` is a stable word for programs where one code has several causes, see ``Overloaded``.
+    ``retry_after_s`` is the pause in seconds before a retry, for errors that pass.
     """
 
     party: ClassVar[Party] = Party.US
+    reason: str = ""
+    retry_after_s: float = 1.0
 
     def __init__(
         self, code: str, message: str, *, field: str | None = None, hint: str | None = None
@@ -319,6 +327,21 @@ class DeviceError(EdgefleetError):
     """The device, or a program on it, must act."""
 
     party = Party.DEVICE
+
+
+class Overloaded(DeviceError):  # noqa: N818 - a state, which passes
+    """``overloaded``, with the bound that was reached as ``reason``.
+
+    The reasons: ``connections``, ``peer_connections``, ``memory``, ``queue_full``, ``deadline`` and
+    ``stopping``.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, retry_after_s: float = 1.0, hint: str | None = None
+    ) -> None:
+        super().__init__("overloaded", message, hint=hint)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class OperatorError(EdgefleetError):

@@ -14,7 +14,8 @@ class AnswerReader:
     """Reads one answer after another from the bytes of one connection.
 
     After ``feed`` has returned True, ``status``, ``headers`` (by lower-case name), ``body`` and
-    ``closes`` are those of the answer. A body has at most ``limit_bytes``.
+    ``closes`` are those of the answer. A body has at most ``limit_bytes``. ``retry_after`` says
+    whether it has that header.
     """
 
     def __init__(self, limit_bytes: int = ANSWER_BODY_BYTES) -> None:
@@ -23,6 +24,7 @@ class AnswerReader:
         self.body = b""
         self.closes = False
         self._limit_bytes = limit_bytes
+        self.retry_after = False
         self._data = bytearray()
         self._head_end = 0  # 0 while the head is not whole
         self._body_end = 0
@@ -78,7 +80,7 @@ class AnswerReader:
             raise _malformed("it does not begin with a status line")
         self.status = int(words[1])
         self.closes = words[0] == b"HTTP/1.0"
-        self._chunked = False
+        self._chunked = self.retry_after = False
         headers: dict[bytes, bytes] = {}
         length: int | None = None
         for line in lines:
@@ -91,6 +93,8 @@ class AnswerReader:
                 length = int(value)
             elif name == b"transfer-encoding":
                 self._chunked = value.lower() == b"chunked"
+            elif name == b"retry-after":
+                self.retry_after = value.isdigit()
             elif name == b"connection":
                 self.closes = value.lower() == b"close"
         self.headers = headers

@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ClassVar, Final, Protocol, cast
 
-from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
-from edgefleet.http1.limits import ConnectionLimits
-from edgefleet.http1.message import Reply, Request, reply_bytes
+from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError, Overloaded
+from edgefleet.base.places import Place, Places, peer_of
+from edgefleet.http1.limits import REFUSED, ConnectionLimits
+from edgefleet.http1.message import Reply, Request, made, reply_bytes
 from edgefleet.http1.reader import Memory, ReadStage, RequestReader
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]
 RenderError = Callable[[EdgefleetError], Reply]
+Urgent = Callable[[Request], bool]
+"""Whether a request must be answered although the listener is full."""
 
 _NEVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -24,6 +27,8 @@ class Host(Memory, Protocol):
     render_error: RenderError
     limits: ConnectionLimits
     connections: "set[Connection]"
+    places: Places
+    urgent: Urgent
     draining: bool
     date: bytes  # a whole header line
 
@@ -50,21 +55,36 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._lingering = False
         self._unsent_bytes = 0
+        self._place = Place.NONE
+        self._crowded: Overloaded | None = None  # why it has no general place
 
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._reader.peer = peer_of(transport.get_extra_info("peername"))
+        taken = self._host.places.take(self._reader.peer)
+        self._place, self._crowded = taken.place, taken.refusal
         self._rest()
-        full = len(self._host.connections) >= self._limits.connections
-        self._host.connections.add(self)
-        if full or self._host.draining:
-            self._reader.refuse(DeviceError("overloaded", "The server has no free connection."))
+        host, limits = self._host, self._limits
+        host.connections.add(self)
+        if host.draining:
+            self._reader.refuse(Overloaded("stopping", "The server is stopping."))
+        elif self._place is Place.NONE and self._crowded is not None:
+            self._reader.refuse(self._crowded)
+        else:
+            return
+        most = limits.connections + limits.reserved_connections + REFUSED
+        if len(host.connections) > most:
+            self._transport.abort()
+        else:
             self._work()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
         self._reader.forget()
+        self._host.places.free(self._reader.peer, self._place)
+        self._place = Place.NONE
         self._host.closed(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
@@ -74,6 +94,8 @@ class Connection(asyncio.BufferedProtocol):
         reader = self._reader
         before = (reader.stage, reader.begun)
         reader.received(nbytes)
+        if self._crowded is not None and reader.stage is ReadStage.BODY:
+            reader.refuse(self._crowded)  # no urgent request has a body
         # A waiting request needs no deadline: its answer sets the next one.
         if (
             not (reader.ready or self._blocked or self._lingering)
@@ -167,21 +189,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answer(self, request: Request) -> None:
         try:
-            answer = self._host.handler(request)
+            answer = self._handled(request)
             if not isinstance(answer, Reply):
-                future = asyncio.ensure_future(answer, loop=self._loop)
-                future.add_done_callback(partial(self._answered, request))
-                self._running = True
-                self._deadline = _NEVER
+                self._wait_for(request, answer)
                 return
         except Exception as error:  # noqa: BLE001 - each failure is answered
             answer = self._failure(error)
         self._reply(request, answer)
 
+    def _handled(self, request: Request) -> Reply | Awaitable[Reply]:
+        if self._crowded is not None and not self._host.urgent(request):
+            return self._host.render_error(self._crowded)
+        return self._host.handler(request)
+
+    def _wait_for(self, request: Request, answer: Awaitable[Reply]) -> None:
+        future = asyncio.ensure_future(answer, loop=self._loop)
+        future.add_done_callback(partial(self._answered, request))
+        self._running = True
+        self._deadline = _NEVER
+
     def _answered(self, request: Request, future: "asyncio.Future[Reply]") -> None:
         self._running = False
         if future.cancelled():
-            reply = self._failure(DeviceError("overloaded", "The server is stopping."))
+            reply = self._failure(Overloaded("stopping", "The server is stopping."))
         elif (error := future.exception()) is not None:
             reply = self._failure(error)
         else:
@@ -200,9 +230,12 @@ class Connection(asyncio.BufferedProtocol):
     def _reply(self, request: Request, reply: Reply) -> None:
         if self._gone():
             return
+        if reply.make is not None:
+            self._wait_for(request, made(reply))
+            return
         reader = self._reader
         reader.account(-len(request.raw_body))
-        if self._host.draining and reader.stage is ReadStage.IDLE:
+        if (self._host.draining or self._crowded is not None) and reader.stage is ReadStage.IDLE:
             reader.ended = True
         to_head = request.method == "HEAD"
         closes = reader.ended and not reader.ready and reader.refusal is None
@@ -231,7 +264,8 @@ class Connection(asyncio.BufferedProtocol):
     def _rest(self) -> None:
         """Set the deadline of the client's next step."""
         limits = self._limits
-        allowed_s = (limits.idle_s, limits.head_s, limits.body_s)[self._reader.stage]
+        idle_s = limits.idle_s if self._crowded is None else limits.reserved_idle_s
+        allowed_s = (idle_s, limits.head_s, limits.body_s)[self._reader.stage]
         self._deadline = self._loop.time() + allowed_s
 
     def _set_reading(self) -> None:

@@ -12,6 +12,7 @@ ANSWER_BODY_BYTES: Final = 256 << 20  # the same for its body
 CHUNK_LINE_BYTES: Final = 256  # the size of a chunk, with its extensions
 RECEIVE_BYTES: Final = 64 << 10  # of one read; the rest of a large body goes to its own buffer
 BACKLOG: Final = 1024
+REFUSED: Final = 64  # refused connections that stay open to be read; above: closed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +29,7 @@ class ConnectionLimits:
     linger_s: float = 2.0  # time in which a refused client can read the refusal
     drain_s: float = 10.0  # how long ``Listener.close`` waits for requests in progress
     connections: int = 10_000  # above: 503
+    peer_connections: int = 0  # of one peer address, 0 is no limit; above: 503
+    reserved_connections: int = 0  # beyond ``connections``, for urgent requests only
+    reserved_idle_s: float = 2.0  # of such a connection, without a request
     pipelined: int = 16  # waiting requests of one connection; at this number reading pauses

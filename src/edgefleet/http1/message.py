@@ -1,6 +1,7 @@
 """Requests, replies, and the encoding of replies."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
@@ -13,6 +14,7 @@ from edgefleet.protocol.wire import encode, problem
 
 _BODILESS: Final = frozenset({204, 304})
 _LINE_BREAKS: Final = frozenset("\r\n\0")
+_PASSING: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class Request:
@@ -20,10 +22,10 @@ class Request:
 
     ``path`` is percent-decoded and without the query; ``query`` is not decoded. ``headers`` maps
     lower-case names to values. Values of a repeated header are joined by a comma. ``raw_body`` is
-    the body as it was received.
+    the body as it was received. ``peer`` is the address of the client, empty on a Unix socket.
     """
 
-    __slots__ = ("headers", "method", "path", "query", "raw_body")
+    __slots__ = ("headers", "method", "path", "peer", "query", "raw_body")
 
     def __init__(
         self,
@@ -32,12 +34,15 @@ class Request:
         query: str,
         headers: Mapping[bytes, bytes],
         body: bytes | bytearray | memoryview,
+        *,
+        peer: str = "",
     ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers
         self.raw_body = body
+        self.peer = peer
 
     @property
     def body(self) -> bytes:
@@ -55,7 +60,8 @@ class Request:
 class Reply(msgspec.Struct, frozen=True):
     """A reply. The server adds the headers content-length, date and connection.
 
-    ``lines`` are whole header lines that the handler encoded before, for many replies.
+    ``lines`` are whole header lines that the handler encoded before, for many replies. ``make``
+    makes the body of a long reply outside of the event loop, and is called once.
     """
 
     status: int
@@ -63,6 +69,13 @@ class Reply(msgspec.Struct, frozen=True):
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     lines: bytes = b""
+    make: Callable[[], Awaitable[bytes]] | None = None
+
+
+async def made(reply: Reply) -> Reply:
+    """The reply with the body that its ``make`` makes."""
+    assert reply.make is not None  # noqa: S101 - a defect, not input
+    return msgspec.structs.replace(reply, body=await reply.make(), make=None)
 
 
 def problem_reply(error: EdgefleetError) -> Reply:
@@ -71,8 +84,10 @@ def problem_reply(error: EdgefleetError) -> Reply:
 
 
 def retry_headers(error: EdgefleetError) -> tuple[tuple[str, str], ...]:
-    """``Retry-After`` for errors that pass (503)."""
-    return (("Retry-After", "1"),) if error.status == HTTPStatus.SERVICE_UNAVAILABLE else ()
+    """``Retry-After`` in whole seconds, for errors that pass (503, 429)."""
+    if error.status not in _PASSING:
+        return ()
+    return (("Retry-After", str(max(1, math.ceil(error.retry_after_s)))),)
 
 
 def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tuple[bytes, ...]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import httptools
 
-from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.errors import DeviceError, EdgefleetError, Overloaded
 from edgefleet.http1.known_heads import Head, KnownHeads
 from edgefleet.http1.limits import (
     CHUNKING_FACTOR,
@@ -72,6 +72,7 @@ class RequestReader:
         self.begun = 0  # requests
         self.expects_continue = False  # the client waits for 100 Continue
         self.buffered_bytes = 0
+        self.peer = ""  # the address of the client
         self._memory = memory
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
@@ -333,7 +334,9 @@ class RequestReader:
         self.stage = ReadStage.IDLE
         self.expects_continue = False
         self.ended = not self._keeps
-        self.ready.append(Request(self._method, self._path, self._query, self._headers, body))
+        self.ready.append(
+            Request(self._method, self._path, self._query, self._headers, body, peer=self.peer)
+        )
 
     def _target(self) -> tuple[str, str]:
         url = self._url
@@ -377,7 +380,7 @@ class RequestReader:
 
 
 def _full() -> DeviceError:
-    return DeviceError("overloaded", "The server has no memory left for request bodies.")
+    return Overloaded("memory", "The server has no memory left for request bodies.")
 
 
 def _head_too_large(limit_bytes: int) -> DeviceError:

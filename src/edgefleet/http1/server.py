@@ -11,7 +11,8 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.listening import bind, drain, tcp_socket
-from edgefleet.http1.connection import Connection, Handler, RenderError
+from edgefleet.base.places import Places
+from edgefleet.http1.connection import Connection, Handler, RenderError, Urgent
 from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
@@ -32,6 +33,7 @@ async def listen(
     limits: ConnectionLimits | None = None,
     render_error: RenderError | None = None,
     room: Room | None = None,
+    urgent: Urgent | None = None,
 ) -> "Listener":
     """Serve ``handler`` on a TCP port, or on the Unix socket ``unix_path`` if given.
 
@@ -39,10 +41,13 @@ async def listen(
     returned awaitable delays its own connection only, and is never cancelled. A raised
     EdgefleetError is sent as ``render_error`` renders it (by default as a Problem); any other
     exception is sent as ``internal``. ``room`` gives a large body a buffer, by its size and the
-    headers; without one it is received into a growing buffer. The socket file has mode 0600. Raises
+    headers; without one it is received into a growing buffer. ``urgent`` says which requests may
+    use the reserved connections; without it, none. The socket file has mode 0600. Raises
     OperatorError ``address_in_use`` or ``setting_invalid``.
     """
-    listener = Listener(handler, limits or ConnectionLimits(), render_error or problem_reply, room)
+    listener = Listener(
+        handler, limits or ConnectionLimits(), render_error or problem_reply, room, urgent
+    )
     if unix_path is not None:
         await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
     else:
@@ -59,8 +64,13 @@ class Listener:
         limits: ConnectionLimits,
         render_error: RenderError,
         room: Room | None = None,
+        urgent: Urgent | None = None,
     ) -> None:
         self.room = room
+        self.urgent: Urgent = urgent or (lambda _: False)
+        self.places = Places(
+            limits.connections, limits.peer_connections, limits.reserved_connections
+        )
         self.handler = handler
         self.limits = limits
         self.render_error = render_error

@@ -5,6 +5,7 @@ from typing import Final
 
 RECEIVE_BYTES: Final = 256 << 10  # of one read
 BACKLOG: Final = 1024
+REFUSED: Final = 64  # refused connections that stay open to be read; above: closed at once
 CONTINUATIONS: Final = 16  # frames of one header block after its first
 RESETS_REMEMBERED: Final = 256  # streams that were reset here; frames under way are ignored
 BLOCKS_REMEMBERED: Final = 64  # decoded header blocks of one connection
@@ -38,3 +39,6 @@ class ConnectionLimits:
     write_s: float = 30.0  # without progress in sending a reply; then its stream is reset
     drain_s: float = 10.0  # how long ``Listener.close`` waits for streams in progress
     connections: int = 1_000  # above: refused
+    peer_connections: int = 0  # of one peer address, 0 is no limit; above: refused
+    reserved_connections: int = 0  # beyond ``connections``, for urgent requests only
+    reserved_idle_s: float = 2.0  # of such a connection, without a stream

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from edgefleet.base.errors import Overloaded
 from edgefleet.base.listening import drain, tcp_socket
+from edgefleet.base.places import Place, Places, peer_of
 from edgefleet.http2.connection import ServerConnection
 from edgefleet.http2.frames import ErrorCode
 from edgefleet.http2.header_block import Headers
-from edgefleet.http2.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
+from edgefleet.http2.limits import BACKLOG, RECEIVE_BYTES, REFUSED, ConnectionLimits
 from edgefleet.http2.stream import BodyReceived, Event, RequestBegun
 
 _SLOWEST_SWEEP_S: Final = 1.0
@@ -48,6 +50,9 @@ class Listener:
         self.handler = handler
         self.limits = limits
         self.connections: set[Connection] = set()
+        self.places = Places(
+            limits.connections, limits.peer_connections, limits.reserved_connections
+        )
         self.draining = False
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.port = 0
@@ -115,6 +120,16 @@ class ServerStream:
         self._core = connection.core
         self.id = number
         self.headers = headers
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._connection.peer
+
+    @property
+    def crowded(self) -> Overloaded | None:
+        """Why this stream is of a reserved connection: only urgent requests may be answered."""
+        return self._connection.crowded
 
     @property
     def is_open(self) -> bool:
@@ -188,19 +203,33 @@ class Connection(asyncio.BufferedProtocol):
         self._active_at = self.core.now = listener.loop.time()
         self._unread_at = 0.0  # since when the client does not read
         self._unread_bytes = 0
+        self._place = Place.NONE
+        self.peer = ""
+        self.crowded: Overloaded | None = None
 
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        full = len(self._listener.connections) >= self._limits.connections
-        self._listener.connections.add(self)
-        if full or self._listener.draining:
-            self.core.fail(ErrorCode.ENHANCE_YOUR_CALM, "The server has no free connection.")
+        listener, limits = self._listener, self._limits
+        self.peer = peer_of(transport.get_extra_info("peername"))
+        taken = listener.places.take(self.peer)
+        self._place, self.crowded = taken.place, taken.refusal
+        listener.connections.add(self)
+        most = limits.connections + limits.reserved_connections + REFUSED
+        if len(listener.connections) > most:
+            self._transport.abort()
+            return
+        if listener.draining:
+            self.core.fail(ErrorCode.ENHANCE_YOUR_CALM, "The server is stopping.")
+        elif self._place is Place.NONE and self.crowded is not None:
+            self.core.fail(ErrorCode.ENHANCE_YOUR_CALM, self.crowded.message)
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
+        self._listener.places.free(self.peer, self._place)
+        self._place = Place.NONE
         receivers, self._receivers = self._receivers, {}
         for number, receiver in receivers.items():
             self._abort(number, receiver, ErrorCode.CANCEL)
@@ -252,10 +281,14 @@ class Connection(asyncio.BufferedProtocol):
         reader = self.core.reader
         if quiet_s > self._limits.head_s and (reader.block_begun or not reader.begun):
             self.core.fail(ErrorCode.PROTOCOL_ERROR, "The head of a request did not arrive.")
-        elif quiet_s > self._limits.idle_s and not self.core.streams:
+        elif quiet_s > self._idle_s() and not self.core.streams:
             self.core.shut_down()
         self._handle(self.core.sweep(elapsed_s))
         self._flush()
+
+    def _idle_s(self) -> float:
+        limits = self._limits
+        return limits.idle_s if self.crowded is None else limits.reserved_idle_s
 
     def drain(self) -> None:
         """Send GOAWAY, and close after the last reply."""

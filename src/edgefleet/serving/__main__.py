@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.fallback import BUDGET, TIMEOUT_S, WHEN, read_fallback
+from edgefleet.serving.bounds import BOUNDS, read_bounds
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="threads of one inference; 0 is the whole CPUs in the quota of the cgroup, at least 1",
     )
     _add_fallback(parser)
+    for bound in BOUNDS:
+        text = f"{bound.text} (default: {bound.default})"
+        parser.add_argument(f"--{bound.name}", metavar=bound.metavar, help=text)
     options = parser.parse_args(argv)
     # Blocked before the imports, which start threads: ``serve`` waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -72,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ca_file=options.fallback_ca_file,
                 token_file=options.fallback_token_file,
             ),
+            bounds=read_bounds({k: v for k, v in vars(options).items() if isinstance(v, str)}),
         )
         uvloop.run(serve(settings, STOP_SIGNALS, _print_url))
     except EdgefleetError as error:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
-from edgefleet.base.errors import DeviceError, PublisherError
+from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
+from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.limits import QUEUED, RETIRE_S
 from edgefleet.serving.row_wise import RowWise
@@ -70,12 +71,13 @@ class Release(Protocol):
         ...
 
     def infer(
-        self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+        self, inputs: Mapping[str, Tensor], outputs: Sequence[str], deadline_ns: int = 0
     ) -> "Inferred | asyncio.Future[Inferred]":
         """Infer now, or queue the inference. The queue is first in, first out.
 
-        Raises DeviceError ``overloaded`` if the queue is full. It, or the future, raises
-        DeviceError ``inference_failed``, or ReleaseEnded.
+        Raises Overloaded if the queue is full. It, or the future, raises Overloaded if the answer
+        would come after ``deadline_ns`` of the performance counter (0: none), DeviceError
+        ``inference_failed``, or ReleaseEnded.
         """
         ...
 
@@ -112,6 +114,7 @@ class ActiveRelease:
         marks: RunMarks,
         times: RunTimes | None = None,
         own_kib: int = 0,
+        queued: int = QUEUED,
     ) -> None:
         self.model = model
         self.wanted = wanted
@@ -133,6 +136,7 @@ class ActiveRelease:
         self._place = marks.reserve(model)
         self._thread = ThreadPoolExecutor(1, "inference")  # it starts with its first run
         self._coming: dict[Future[Inferred], asyncio.Future[Inferred]] = {}
+        self.backlog = Backlog(queued)
         self._idle = asyncio.Event()
         self._idle.set()
         self._retired_at: float | None = None
@@ -150,18 +154,20 @@ class ActiveRelease:
         return self._own_kib
 
     def infer(
-        self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+        self, inputs: Mapping[str, Tensor], outputs: Sequence[str], deadline_ns: int = 0
     ) -> "Inferred | asyncio.Future[Inferred]":
         size = size_class(inputs)
         if not self._coming and self.times.is_fast(size):
             return self._run(inputs, outputs, size)
-        check_queue(self.stats)
+        self.backlog.check(size, deadline_ns)
         loop = asyncio.get_running_loop()
-        run = self._thread.submit(self._run, inputs, outputs, size)
+        in_time_ns = deadline_ns if self._coming else 0  # an idle release runs it in any case
+        run = self._thread.submit(self._run_in_turn, inputs, outputs, size, in_time_ns)
         answer: asyncio.Future[Inferred] = loop.create_future()
         self._coming[run] = answer
         self._idle.clear()
         self.stats.came(run)
+        self.backlog.came(run, size)
         run.add_done_callback(lambda run: loop.call_soon_threadsafe(self._finished, run))
         answer.add_done_callback(lambda answer: answer.cancelled() and run.cancel())
         return answer
@@ -181,6 +187,15 @@ class ActiveRelease:
         self._run_marks.release(self._place)
         self._loaded.close()
 
+    def _run_in_turn(
+        self, inputs: Mapping[str, Tensor], outputs: Sequence[str], size: int, deadline_ns: int
+    ) -> Inferred:
+        self.backlog.start(size, deadline_ns)
+        try:
+            return self._run(inputs, outputs, size)
+        finally:
+            self.backlog.ran(size)
+
     def _run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str], size: int) -> Inferred:
         self._marks[self._place] = 1
         self._cpu.start()
@@ -198,6 +213,7 @@ class ActiveRelease:
     def _finished(self, run: Future[Inferred]) -> None:
         answer = self._coming.pop(run)
         self.stats.went(run)
+        self.backlog.went(run)
         if not self._coming:
             self._idle.set()
             if self._retired_at is not None:
@@ -217,12 +233,6 @@ async def is_idle(idle: asyncio.Event, stats: Stats, patience_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def check_queue(stats: Stats) -> None:
-    """Raises DeviceError ``overloaded`` if the queue is full."""
-    if stats.in_flight > QUEUED:
-        raise DeviceError("overloaded", f"{QUEUED} inferences are waiting; the limit is {QUEUED}.")
 
 
 def check_quality(wanted: ServedRelease) -> None:

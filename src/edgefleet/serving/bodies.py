@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
-from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.base.errors import DeviceError, OperatorError, Overloaded
 from edgefleet.http1.limits import LARGE_BODY_BYTES
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.body_memory import BodyMemory
-from edgefleet.serving.limits import COMPRESSED_REPLY_BYTES, INFERENCE, UNCOMPRESSED_REPLY_BYTES
+from edgefleet.serving.limits import COMPRESSED_REPLY_BYTES, UNCOMPRESSED_REPLY_BYTES
 
 _ANY_HEADER: Final = 32 + zlib.MAX_WBITS  # of gzip or of zlib
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -19,7 +19,7 @@ _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 
 
 def plain_body(request: Request, bodies: BodyMemory) -> memoryview:
-    """The body without its compression.
+    """The body without its compression, at most ``bodies.most_bytes``.
 
     Raises OperatorError ``bad_request`` for another coding and for a body that is damaged, and
     DeviceError ``body_too_large`` or ``overloaded`` if it does not fit.
@@ -36,13 +36,13 @@ def plain_body(request: Request, bodies: BodyMemory) -> memoryview:
             "A body may be compressed once, with gzip or deflate.",
             field="Content-Encoding",
         )
-    plain = _inflated(request.view, INFERENCE.body_bytes, raw=coding == "deflate")
+    plain = _inflated(request.view, bodies.most_bytes, raw=coding == "deflate")
     if len(plain) < LARGE_BODY_BYTES:
         return memoryview(plain)
     # Requests that wait for a slow model are bounded: all such bodies have one memory.
     room = bodies.room(len(plain), request.headers)
     if room is None:
-        raise DeviceError("overloaded", "The server has no memory left for request bodies.")
+        raise Overloaded("memory", "The server has no memory left for request bodies.")
     room[:] = plain
     return room
 

@@ -7,6 +7,7 @@ to the body. Free room above ``KEPT_BYTES`` goes back to the system.
 
 import mmap
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet.serving.limits import BODY_MEMORY_BYTES, KEPT_BYTES
+from edgefleet.serving.limits import BODY_MEMORY_BYTES, INFERENCE, KEPT_BYTES
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import json_length
 
@@ -23,9 +24,15 @@ _SMALL_BYTES: Final = 16 << 10  # a smaller tensor is copied: that costs less th
 
 
 class BodyMemory:
-    """The memory of one serving process. ``descriptor`` is for its workers, to read."""
+    """The memory of one serving process. ``descriptor`` is for its workers, to read.
 
-    def __init__(self, size_bytes: int = BODY_MEMORY_BYTES) -> None:
+    ``most_bytes`` is the limit of one body.
+    """
+
+    def __init__(
+        self, size_bytes: int = BODY_MEMORY_BYTES, most_bytes: int = INFERENCE.body_bytes
+    ) -> None:
+        self.most_bytes = most_bytes
         writable = os.memfd_create("edgefleet-bodies")
         try:
             os.ftruncate(writable, size_bytes)
@@ -36,6 +43,7 @@ class BodyMemory:
         self._size_bytes = size_bytes
         self._first = _address(np.frombuffer(self._map, np.uint8))
         self._rooms: dict[int, tuple[int, weakref.ref[Tensor]]] = {}  # start: end, body
+        self._lock = threading.Lock()
         self._free: deque[int] = deque()  # starts of rooms, from any thread
 
     def close(self) -> None:
@@ -47,6 +55,10 @@ class BodyMemory:
 
         The bytes behind the JSON of the request are aligned: a tensor there needs no copy.
         """
+        with self._lock:  # a thread reads compressed bodies
+            return self._room(size_bytes, headers)
+
+    def _room(self, size_bytes: int, headers: Mapping[bytes, bytes]) -> memoryview | None:
         while self._free:
             del self._rooms[self._free.popleft()]
         shift = -max(0, json_length(headers) or 0) % _ALIGNMENT

@@ -187,7 +187,8 @@ class Inferences:
             batched = not asked.timeout_us and may_batch(active, asked.inputs, items)
             if batched and self._tick.collects():
                 return self._in_tick(waiting)
-            inferred = active.infer(asked.inputs, outputs)
+            deadline_ns = asked.timeout_us and began_ns + asked.timeout_us * 1_000
+            inferred = active.infer(asked.inputs, outputs, deadline_ns)
         except EdgefleetError as error:
             _count(active, error, began_ns)
             raise

@@ -1,4 +1,7 @@
-"""Limits of the serving process, for a device with 512 MiB of memory."""
+"""Limits of the serving process, for a device with 512 MiB of memory.
+
+``bounds.py`` has those that are settings: they replace fields of INFERENCE and GRPC.
+"""
 
 from typing import Final
 
@@ -15,13 +18,18 @@ TENSORS: Final = 64  # inputs, or outputs, of one request
 RANK: Final = 16
 ID_CHARS: Final = 256
 JSON_HEAD_BYTES: Final = 16 << 20  # the JSON part of a request with binary tensors
+LONG_JSON_BYTES: Final = 1 << 20  # a larger JSON body is read in a thread
+LONG_COMPRESSED_BYTES: Final = 128 << 10  # so is a larger compressed one
+LONG_JSON_ELEMENTS: Final = 100_000  # an answer with more values is encoded in a thread
 COMPRESSED_REPLY_BYTES: Final = 1 << 10  # a smaller reply is sent as it is
 UNCOMPRESSED_REPLY_BYTES: Final = 4 << 20  # so is a larger one: it would delay other requests
 
 ANSWERS_KEPT: Final = 65_536  # of each model, for labels that come later; 22 bytes an answer
 RELEASES_REMEMBERED: Final = 255  # of each model, among these answers
 SKETCH_BUCKETS: Final = 64  # buckets of latency in a sketch, at most
-QUEUED: Final = 32  # inferences that wait for the worker; above: 503
+QUEUED: Final = (
+    32  # inferences that wait for a model, if no setting names another number; above: 503
+)
 INLINE_US: Final = 1_000  # a faster model runs on the event loop, or is waited for in its worker
 WARM_UP_RUNS: Final = 3
 INPUT_SAMPLE: Final = 4096  # values of one request whose mean is taken; of more a sample
@@ -58,6 +66,7 @@ FALLBACK_LEARNT: Final = 100  # answers of a release, until a percentile of its 
 FALLBACK_RACING: Final = 64  # hedged requests whose local run has not ended
 FALLBACK_RACING_BYTES: Final = 16 << 20  # of their bodies
 FALLBACK_TOKEN_BYTES: Final = 8 << 10
+OTHER_FILES: Final = 256  # open files beside connections: workers, models, control
 PROVE_STDIN_BYTES: Final = 1 << 20
 DETAIL_CHARS: Final = 300
 

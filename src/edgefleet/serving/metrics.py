@@ -1,5 +1,6 @@
 """Metrics in Prometheus text format 0.0.4. A client library would need 7 MiB."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -35,6 +36,10 @@ def metrics_text(host: ModelHost, more: Iterable[Sample] = ()) -> str:
              ("", _labels({"of": room.place}), room.used_bytes))  # fmt: skip
     _add(samples, "serving_activations_total", "counter", "Releases swapped in since the start.",
          ("", "", host.activations))  # fmt: skip
+    refused = sum(host.refused, Counter())
+    text = "Connections without a general place, and requests over a quota."
+    _add(samples, "serving_refused_total", "counter", text,
+         *(("", _labels({"reason": one}), n) for one, n in sorted(refused.items())))  # fmt: skip
     for active in host.routes.values():
         labels = {"model": active.model, "release": active.release}
         variant = active.wanted.variant

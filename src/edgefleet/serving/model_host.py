@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgefleet.protocol.serving import (
 from edgefleet.serving.active_release import ActiveRelease, Release, check_quality
 from edgefleet.serving.answers import Answers
 from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.bounds import Bounds
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.loading import Warm, load_model, return_memory
@@ -43,7 +45,12 @@ class ModelHost:
     models run in this process.
     """
 
-    def __init__(self, data_dir: Path | None = None, marks: RunMarks | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        marks: RunMarks | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.routes: Mapping[str, Release] = {}
         self.generation = 0
         self.activations = 0
@@ -53,7 +60,9 @@ class ModelHost:
         self._stuck: list[Release] = []  # retired, and some may still run a request
         self._data_dir = data_dir
         self._marks = marks or RunMarks()
-        self.bodies = BodyMemory()
+        self._bounds = bounds or Bounds()
+        self.bodies = BodyMemory(self._bounds.bodies_bytes, self._bounds.body_bytes)
+        self.refused: list[Counter[str]] = []  # what other parts refuse, each by its reasons
         self.shadows = Shadows(self.bodies)
         self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model
@@ -277,7 +286,9 @@ class ModelHost:
         check_quality(wanted)
         self._check_path(wanted)
         if in_worker:
-            return await WorkerRelease.start(model, wanted, self.bodies, self._ended)
+            return await WorkerRelease.start(
+                model, wanted, self.bodies, self._ended, queued=self._bounds.queue_of(model)
+            )
         return await self._load_here(model, wanted)
 
     async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
@@ -292,6 +303,7 @@ class ModelHost:
             wanted,
             loaded.model,
             marks=self._marks,
+            queued=self._bounds.queue_of(model),
             times=loaded.times,
             own_kib=own_kib,
         )

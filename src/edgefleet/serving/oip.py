@@ -19,7 +19,7 @@ from edgefleet.serving import model_facts, oip_services
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.oip_codec import RestCodec
+from edgefleet.serving.oip_codec import RestCodec, has_long_json
 from edgefleet.serving.rest_inferences import RestInferences
 from edgefleet.serving.routes import Endpoint, Endpoints, answer, json_reply
 
@@ -113,7 +113,14 @@ class OpenInference:
     def _infer(
         self, request: Request, *, model: str, version: str | None
     ) -> Reply | Awaitable[Reply]:
+        if has_long_json(request):
+            return self._infer_aside(request, model, version)
         return self._inferences.infer(self._codec, request, model, version)
+
+    async def _infer_aside(self, request: Request, model: str, version: str | None) -> Reply:
+        read = await self._codec.read_aside(request)
+        answer = self._inferences.infer(self._codec, read, model, version)
+        return answer if isinstance(answer, Reply) else await answer
 
     def _truth(self, request: Request, *, model: str) -> Reply:
         """Compare labels of a local program with the answers, as ``/control/truth`` does."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from edgefleet.base.errors import OperatorError
+from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
@@ -14,15 +14,25 @@ from edgefleet.serving.bodies import plain_body
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.classification import check_classes, classified
 from edgefleet.serving.inference import Answered, Asked
-from edgefleet.serving.limits import JSON_HEAD_BYTES
+from edgefleet.serving.limits import (
+    JSON_HEAD_BYTES,
+    LONG_COMPRESSED_BYTES,
+    LONG_JSON_BYTES,
+    LONG_JSON_ELEMENTS,
+)
+from edgefleet.serving.long_json import Aside, encoded
 from edgefleet.serving.refused import Refused, shown
+from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
 from edgefleet.serving.tensors import (
+    NOTHING_READ,
     InferRequest,
     Parameters,
     WantedOutput,
+    check_finite,
     json_length,
     read_inputs,
+    read_long,
     read_raw,
     refuse_shared_memory,
     to_binary,
@@ -40,17 +50,42 @@ class RestCodec:
 
     def __init__(self, bodies: BodyMemory) -> None:
         self._bodies = bodies
+        self._aside = Aside()
+
+    async def read_aside(self, request: Request) -> Request:
+        """The request whose long JSON was read in a thread. An error of it is that of ``read``."""
+        return await self._aside.run(lambda: self._read_long(request))
+
+    def _read_long(self, request: Request) -> Request:
+        try:
+            body = plain_body(request, self._bodies)
+            json_bytes = _json_length(request, len(body))
+            if json_bytes == 0:
+                return _Read(request, body)
+            parsed = decode(body[:json_bytes], InferRequest)
+            return _Read(request, body, json_bytes, parsed, read_long(parsed))
+        except EdgefleetError as error:
+            return _Read(request, request.view, error=error)
 
     def read(self, request: Request, active: Release) -> Asked[Form]:
         """See ``Codec.read``."""
-        body = plain_body(request, self._bodies)
-        json_bytes = _json_length(request, len(body))
+        found: Mapping[str, Tensor | Refused] = NOTHING_READ
+        if isinstance(request, _Read):
+            if request.error is not None:
+                raise request.error
+            body, json_bytes, found = request.plain, request.json_bytes, request.found
+        else:
+            body = plain_body(request, self._bodies)
+            json_bytes = _json_length(request, len(body))
         if json_bytes == 0:
             names = tuple(active.datatypes)
             return Asked(read_raw(body, active.inputs), names, ((True, 0),) * len(names))
-        parsed = decode(body[:json_bytes], InferRequest)
+        if isinstance(request, _Read) and request.parsed is not None:
+            parsed = request.parsed
+        else:
+            parsed = decode(body[:json_bytes], InferRequest)
         max_batch = active.wanted.variant.max_batch
-        inputs = read_inputs(parsed, body[json_bytes:], active.inputs, max_batch)
+        inputs = read_inputs(parsed, body[json_bytes:], active.inputs, max_batch, found)
         parameters = parsed.parameters or _NONE
         wanted = _wanted(
             parsed.outputs or (),
@@ -68,6 +103,8 @@ class RestCodec:
     def reply(self, answered: Answered[Form]) -> Reply:
         """See ``Codec.reply``."""
         active, asked = answered.active, answered.asked
+        if _is_long(answered):
+            return self._long_reply(answered)
         pieces: list[bytes | memoryview] = []
         outputs: list[dict[str, Any]] = []
         for name, (binary, classes) in zip(asked.outputs, asked.form, strict=True):
@@ -100,6 +137,74 @@ class RestCodec:
             (("Inference-Header-Content-Length", str(len(head))),),
             line,
         )
+
+    def _long_reply(self, answered: Answered[Form]) -> Reply:
+        """A reply without binary tensors, encoded in a thread. What can fail is done here."""
+        active, asked = answered.active, answered.asked
+        outputs: list[tuple[dict[str, Any], Tensor]] = []
+        for name, (_, classes) in zip(asked.outputs, asked.form, strict=True):
+            tensor = answered.made[name]
+            datatype: str = active.datatypes[name]
+            if classes:
+                tensor, datatype = classified(name, tensor, classes), "BYTES"
+            else:
+                check_finite(name, tensor)
+                tensor = tensor.copy()  # the next request may overwrite it
+            outputs.append(({"name": name, "datatype": datatype, "shape": tensor.shape}, tensor))
+        head = {"model_name": active.model, "model_version": active.release, "id": answered.id}
+        line = generation_line(answered.generation)
+        return Reply(200, lines=line, make=lambda: self._aside.run(lambda: encoded(head, outputs)))
+
+
+def _is_long(answered: Answered[Form]) -> bool:
+    """Whether the JSON of the answer is encoded in a thread. A binary tensor is not JSON."""
+    values = 0
+    for name, (binary, classes) in zip(answered.asked.outputs, answered.asked.form, strict=True):
+        if binary:
+            return False
+        values += 0 if classes else answered.made[name].size
+    return values >= LONG_JSON_ELEMENTS
+
+
+class _Read(Request):
+    """A request whose JSON was read before its release was found. ``error``: it cannot be read."""
+
+    __slots__ = ("error", "found", "json_bytes", "parsed", "plain")
+
+    def __init__(
+        self,
+        request: Request,
+        plain: memoryview,
+        json_bytes: int = 0,
+        parsed: InferRequest | None = None,
+        found: Mapping[str, Tensor | Refused] = NOTHING_READ,
+        *,
+        error: EdgefleetError | None = None,
+    ) -> None:
+        super().__init__(
+            request.method,
+            request.path,
+            request.query,
+            request.headers,
+            request.raw_body,
+            peer=request.peer,
+        )
+        self.plain = plain
+        self.json_bytes = json_bytes
+        self.parsed = parsed
+        self.found = found
+        self.error = error
+
+
+def has_long_json(request: Request) -> bool:
+    """Whether the JSON of a request is so long that it is read in a thread."""
+    size_bytes = len(request.raw_body)
+    if size_bytes >= LONG_COMPRESSED_BYTES and b"content-encoding" in request.headers:
+        return True
+    if size_bytes < LONG_JSON_BYTES:
+        return False
+    length = json_length(request.headers)
+    return length is None or length >= LONG_JSON_BYTES
 
 
 @lru_cache(maxsize=4)

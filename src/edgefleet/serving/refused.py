@@ -36,7 +36,7 @@ def kind_of(error: EdgefleetError) -> Refusal:
         return error.kind
     match error.code:
         case "overloaded":
-            return Refusal.QUEUE_FULL
+            return Refusal.TIMEOUT if error.reason == "deadline" else Refusal.QUEUE_FULL
         case "timeout":
             return Refusal.TIMEOUT
         case _:

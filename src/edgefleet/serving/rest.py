@@ -9,6 +9,7 @@ import msgspec
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.bodies import compressed
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.metric_aliases import Sample
 from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
@@ -24,6 +25,16 @@ _EXPOSED: Final = (
     "edgefleet-fallback, retry-after"
 )
 _PATHS: Final = 64  # the number of paths with remembered endpoints
+_URGENT: Final = frozenset(
+    {
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
+)
 _PREFLIGHT_S: Final = "600"  # how long a browser remembers the answer
 
 
@@ -31,7 +42,8 @@ class Rest:
     """Answers every request to the listener.
 
     ``origins``: pages of these origins may call from a browser (CORS); ``*`` is any. None by
-    default. ``samples`` gives more metrics.
+    default. ``samples`` gives more metrics. Each request takes of its client's ``quota``, but for
+    those that ``is_urgent``.
     """
 
     def __init__(
@@ -41,6 +53,7 @@ class Rest:
         *,
         origins: Collection[str] = (),
         samples: Callable[[], Iterable[Sample]] = tuple,
+        quota: ClientQuota | None = None,
     ) -> None:
         self._host = host
         self._samples = samples
@@ -48,6 +61,7 @@ class Rest:
         self._oip = OpenInference(host, inferences)
         self._tfs = TensorFlowServing(host, inferences)
         self._origins = frozenset(origins)
+        self._quota = quota if quota is not None and quota.rate else None
         self._endpoints = lru_cache(maxsize=_PATHS)(self._find_endpoints)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
@@ -65,6 +79,8 @@ class Rest:
         )
 
     def _answer(self, request: Request) -> Reply | Awaitable[Reply]:
+        if self._quota is not None and not is_urgent(request):
+            self._quota.take(request.peer)
         endpoints = self._endpoints(request.path)
         if request.method == "OPTIONS" and endpoints and self._allows(request):
             return _preflight(endpoints)
@@ -108,7 +124,8 @@ class Rest:
 
     def _finished(self, request: Request, reply: Reply) -> Reply:
         """The reply as this client accepts it, and with the permission for its browser."""
-        reply = compressed(reply, request.headers)
+        if reply.make is None:
+            reply = compressed(reply, request.headers)
         if not self._allows(request):
             return reply
         origin = "*" if "*" in self._origins else _origin(request)
@@ -129,6 +146,11 @@ def _page(_: Request) -> Reply:
     from edgefleet.serving.page.replies import page_reply  # noqa: PLC0415 - for people only
 
     return page_reply()
+
+
+def is_urgent(request: Request) -> bool:
+    """Whether it asks for health or metrics: without a quota, also while the server is full."""
+    return request.path in _URGENT and request.method in ("GET", "HEAD")
 
 
 def _origin(request: Request) -> str:

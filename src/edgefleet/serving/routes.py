@@ -51,7 +51,7 @@ def json_reply(value: object) -> Reply:
 
 
 def render_error(error: EdgefleetError, note: str = "") -> Reply:
-    """The error object of both protocols, with code, hint and field of edgefleet.
+    """The error object of both protocols, with code, reason, hint and field of edgefleet.
 
     ``note`` is a sentence that is added to the hint.
 
@@ -61,6 +61,8 @@ def render_error(error: EdgefleetError, note: str = "") -> Reply:
     message = f"{error.field[:_FIELD_CHARS]}: {error.message}" if error.field else error.message
     hint = f"{error.hint} {note}".rstrip()
     body = {"error": message, "code": error.code, "hint": hint, "field": error.field}
+    if error.reason:
+        body["reason"] = error.reason
     headers = retry_headers(error)
     if isinstance(error, MethodNotAllowed):
         headers = (*headers, ("Allow", ", ".join(error.allow)))

@@ -2,22 +2,26 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.http1.limits import REFUSED, ConnectionLimits
 from edgefleet.http1.server import listen
 from edgefleet.protocol.fallback import FallbackSettings
+from edgefleet.serving.bounds import Bounds
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.control import Control
 from edgefleet.serving.inference import Inferences
-from edgefleet.serving.limits import CONTROL, INFERENCE, STOP_S
+from edgefleet.serving.limits import CONTROL, INFERENCE, OTHER_FILES, STOP_S
 from edgefleet.serving.model_host import ModelHost
-from edgefleet.serving.rest import Rest
+from edgefleet.serving.rest import Rest, is_urgent
 from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
 
@@ -27,8 +31,8 @@ class ServingSettings:
     """Port 0 is any free port. Artifacts are loaded only from ``data_dir``, if it is set.
 
     Pages of ``origins`` may call from a browser, see ``Rest``.
-    ``grpc`` is the address of gRPC. None: it is not served, and takes no memory. ``fallback`` None:
-    nothing leaves the device.
+    ``bounds`` hold for both protocols. ``grpc`` is the address of gRPC. None: it is not served, and
+    takes no memory. ``fallback`` None: nothing leaves the device.
     """
 
     host: str
@@ -38,6 +42,7 @@ class ServingSettings:
     origins: tuple[str, ...] = ()
     grpc: tuple[str, int] | None = None
     fallback: FallbackSettings | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 def read_address(text: str, field: str = "listen") -> tuple[str, int]:
@@ -79,25 +84,32 @@ async def serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     threading.Thread(target=_stop_on_signal, args=(signals, loop, stop), daemon=True).start()
-    models = ModelHost(settings.data_dir, RunMarks(settings.control_socket.with_suffix(".running")))
+    bounds = settings.bounds
+    allow_files(bounds, protocols=1 if settings.grpc is None else 2)
+    marks = RunMarks(settings.control_socket.with_suffix(".running"))
+    models = ModelHost(settings.data_dir, marks, bounds)
     inferences = Inferences(models)
+    quota = ClientQuota(bounds.client_rate, bounds.client_burst)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.close)
         inference = await listen(
-            _rest(models, inferences, settings, stack),
+            _rest(models, inferences, settings, quota, stack),
             host=settings.host,
             port=settings.port,
-            limits=INFERENCE,
+            limits=limits_of(bounds),
             render_error=render_error,
             room=models.bodies.room,
+            urgent=is_urgent,
         )
+        models.refused = [quota.refused, inference.places.refused]
         stack.push_async_callback(inference.close)
         grpc = ""
         if settings.grpc is not None:
             # Imported here: a process without gRPC does not need its memory.
             from edgefleet.serving.grpc.listener import listen_grpc  # noqa: PLC0415 - see above
 
-            calls = await listen_grpc(inferences, *settings.grpc)
+            calls = await listen_grpc(inferences, *settings.grpc, bounds, quota)
+            models.refused.append(calls.places.refused)
             stack.push_async_callback(calls.close)
             grpc = _address(settings.grpc[0], calls.port)
         url = f"http://{_address(settings.host, inference.port)}"
@@ -110,17 +122,54 @@ async def serve(
 
 
 def _rest(
-    models: ModelHost, inferences: Inferences, settings: ServingSettings, stack: AsyncExitStack
+    models: ModelHost,
+    inferences: Inferences,
+    settings: ServingSettings,
+    quota: ClientQuota,
+    stack: AsyncExitStack,
 ) -> Rest:
     """The handler of REST: with a fallback if one is set."""
     if settings.fallback is None:
-        return Rest(models, inferences, origins=settings.origins)
+        return Rest(models, inferences, origins=settings.origins, quota=quota)
     # Imported here: a process without a fallback does not need its memory.
     from edgefleet.serving.hybrid.door import Hybrid  # noqa: PLC0415 - see above
 
     hybrid = Hybrid(inferences, settings.fallback)
     stack.callback(hybrid.close)
-    return Rest(models, hybrid, origins=settings.origins, samples=hybrid.samples)
+    return Rest(models, hybrid, origins=settings.origins, samples=hybrid.samples, quota=quota)
+
+
+def limits_of(bounds: Bounds) -> ConnectionLimits:
+    return replace(
+        INFERENCE,
+        body_bytes=bounds.body_bytes,
+        buffered_bytes=bounds.bodies_bytes,
+        connections=bounds.connections,
+        peer_connections=bounds.of_peer,
+        reserved_connections=bounds.reserved_connections,
+        body_s=float(bounds.body_s),
+        idle_s=float(bounds.idle_s),
+    )
+
+
+def allow_files(bounds: Bounds, protocols: int) -> None:
+    """Allow this process as many open files as its connections and models need.
+
+    Raises OperatorError ``setting_invalid`` if the system does not allow so many.
+    """
+    of_one = bounds.connections + bounds.reserved_connections + REFUSED
+    wanted = protocols * of_one + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise OperatorError(
+            "setting_invalid",
+            f"{bounds.connections} connections need {wanted} open files; the system allows {hard}.",
+            field="connections",
+            hint="Allow fewer connections, or raise the limit of open files (LimitNOFILE).",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _address(host: str, port: int) -> str:

@@ -19,13 +19,15 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.wire import Wire
-from edgefleet.serving.limits import ID_CHARS, RANK, TENSORS
+from edgefleet.serving.limits import ID_CHARS, LONG_JSON_BYTES, RANK, TENSORS
+from edgefleet.serving.long_json import decode_numbers
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 
 Parameters = dict[str, bool | int | float | str | None]
 
 _ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+NOTHING_READ: Final[Mapping[str, "Tensor | Refused"]] = {}
 _JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
 _PACKED: Final = "fd"  # codes of FP32 and FP64 in NumPy and in struct
@@ -66,9 +68,13 @@ def json_length(headers: Mapping[bytes, bytes]) -> int | None:
 
 
 def read_inputs(
-    request: InferRequest, binary: memoryview, specs: Sequence[TensorSpec], max_batch: int
+    request: InferRequest,
+    binary: memoryview,
+    specs: Sequence[TensorSpec],
+    max_batch: int,
+    read: Mapping[str, Tensor | Refused] = NOTHING_READ,
 ) -> dict[str, Tensor]:
-    """The input arrays by name, all with the same batch size.
+    """The input arrays by name, all with the same batch size. ``read``: see ``read_long``.
 
     Raises Refused; its field is the invalid input.
     """
@@ -87,7 +93,10 @@ def read_inputs(
             refuse_shared_memory(tensor.name, tensor.parameters)
             size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
-            arrays[tensor.name] = _from_json(tensor, spec)
+            found = read.get(tensor.name)
+            if isinstance(found, Refused):
+                raise found
+            arrays[tensor.name] = _from_json(tensor, spec.datatype) if found is None else found
             continue
         if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
             raise bad_tensor(tensor.name, "binary_data_size is larger than the rest of the body.")
@@ -208,9 +217,15 @@ def to_json(name: str, array: Tensor) -> list[Any]:
     """
     values = array.ravel().tolist()
     # A finite sum has finite terms, and costs less to check for a short answer.
-    if array.dtype.kind == "f" and not math.isfinite(sum(values)) and not np.isfinite(array).all():
-        raise not_finite(name)
+    if array.dtype.kind == "f" and not math.isfinite(sum(values)):
+        check_finite(name, array)
     return values
+
+
+def check_finite(name: str, array: Tensor) -> None:
+    """Raises DeviceError ``inference_failed`` for numbers that have no JSON."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise not_finite(name)
 
 
 def check_outputs(specs: Sequence[TensorSpec], made: Mapping[str, Tensor]) -> None:
@@ -247,15 +262,53 @@ def not_finite(name: str) -> DeviceError:
     )
 
 
-def _from_json(tensor: InputTensor, spec: TensorSpec) -> Tensor:
+def read_long(request: InferRequest) -> dict[str, Tensor | Refused]:
+    """The arrays of inputs with much JSON, or why they are none, as the request describes them.
+
+    For a thread, which does not know the release that will answer. An input that no release can
+    have, such as one of an unknown datatype, is left out.
+    """
+    arrays: dict[str, Tensor | Refused] = {}
+    for tensor in request.inputs:
+        datatype = _datatype(tensor.datatype)
+        if datatype is None or len(memoryview(tensor.data)) < LONG_JSON_BYTES:
+            continue
+        if tensor.name in arrays or any(size <= 0 for size in tensor.shape):
+            continue
+        try:
+            arrays[tensor.name] = _from_json(tensor, datatype)
+        except Refused as error:
+            arrays[tensor.name] = error
+    return arrays
+
+
+def _datatype(name: str) -> Datatype | None:
+    return next((one for one in NUMPY_TYPES if one == name), None)
+
+
+def _from_json(tensor: InputTensor, datatype: Datatype) -> Tensor:
     data = bytes(tensor.data)
     if not data or data == b"null":
         raise bad_tensor(tensor.name, "The input has neither data nor binary_data_size.")
     nested = data[1:64].lstrip().startswith(b"[")
-    array = array_of(tensor.name, data, spec.datatype, len(tensor.shape) if nested else 1)
+    if len(data) >= LONG_JSON_BYTES and datatype not in ("BYTES", "BOOL"):
+        array = _long_array(tensor, data, datatype)
+        if array is not None:
+            return array.reshape(tensor.shape)
+    array = array_of(tensor.name, data, datatype, len(tensor.shape) if nested else 1)
     if array.size != math.prod(tensor.shape) or (nested and array.shape != tensor.shape):
         raise bad_tensor(tensor.name, f"data does not have shape {list(tensor.shape)}.")
     return array.reshape(tensor.shape)
+
+
+def _long_array(tensor: InputTensor, data: bytes, datatype: Datatype) -> Tensor | None:
+    """See ``decode_numbers``. Raises Refused for elements that are not of the datatype."""
+    dtype = NUMPY_TYPES[datatype]
+    try:
+        with np.errstate(over="raise"):
+            return decode_numbers(data, dtype, _decoder(dtype.kind, 1), tensor.shape)
+    except (msgspec.MsgspecError, ValueError, OverflowError, FloatingPointError) as error:
+        raise bad_tensor(tensor.name, f"data is not a {datatype} tensor: {error}.") from error
 
 
 def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int) -> Tensor:

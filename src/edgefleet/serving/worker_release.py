@@ -16,10 +16,12 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, error_from_code
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.protocol.wire import encode
-from edgefleet.serving.active_release import Inferred, ReleaseEnded, check_queue, is_idle
+from edgefleet.serving.active_release import Inferred, ReleaseEnded, is_idle
+from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import (
     KEPT_BYTES,
+    QUEUED,
     RETIRE_S,
     WORKER_LOAD_S,
     WORKER_PATIENT_LOAD_S,
@@ -58,6 +60,8 @@ class _Waiting:
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
     future: "asyncio.Future[Inferred]"
+    size: int
+    deadline_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class WorkerRelease:
         wanted: ServedRelease,
         bodies: BodyMemory,
         on_end: "Callable[[WorkerRelease], None]",
+        *,
+        queued: int = QUEUED,
     ) -> Self:
         """Start a worker and load the release. Raises the errors of ``Runtime.load``.
 
@@ -95,7 +101,9 @@ class WorkerRelease:
         """
         # Threads of the runtime would keep the low priority of the patient thread that starts them.
         for patient in (True, False) if thread_count() == 1 else (False,):
-            worker = await cls._attempt(model, wanted, bodies, on_end, patient=patient)
+            worker = await cls._attempt(
+                model, wanted, bodies, on_end, queued=queued, patient=patient
+            )
             if worker is not None:
                 return worker
         text = f"The worker did not load release {wanted.release} within {WORKER_LOAD_S:g} s."
@@ -109,6 +117,7 @@ class WorkerRelease:
         bodies: BodyMemory,
         on_end: "Callable[[WorkerRelease], None]",
         *,
+        queued: int,
         patient: bool,
     ) -> Self | None:
         """Start a worker and load the release. None if that takes too long."""
@@ -122,7 +131,7 @@ class WorkerRelease:
             process.close()
             await asyncio.to_thread(process.reap)
             raise
-        worker = cls(model, wanted, process, bodies, on_end)
+        worker = cls(model, wanted, process, bodies, on_end, queued=queued)
         limit_s = WORKER_PATIENT_LOAD_S if patient else WORKER_LOAD_S
         try:
             await asyncio.wait_for(worker._load(), limit_s)
@@ -142,6 +151,8 @@ class WorkerRelease:
         process: WorkerProcess,
         bodies: BodyMemory,
         on_end: "Callable[[WorkerRelease], None]",
+        *,
+        queued: int = QUEUED,
     ) -> None:
         self.model = model
         self.wanted = wanted
@@ -172,6 +183,7 @@ class WorkerRelease:
         self._base_kib = self._sent_ns = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._waiting: deque[_Waiting] = deque()
+        self._backlog = Backlog(queued)
         self._idle = asyncio.Event()
         self._idle.set()
         self._killed_for = self._end_cause = ""
@@ -194,11 +206,13 @@ class WorkerRelease:
         return max(0, memory_kib(self.worker) - self._base_kib)
 
     def infer(
-        self, inputs: Mapping[str, Tensor], outputs: Sequence[str]
+        self, inputs: Mapping[str, Tensor], outputs: Sequence[str], deadline_ns: int = 0
     ) -> "Inferred | asyncio.Future[Inferred]":
         if self._has_ended:
             raise ReleaseEnded(ran=False)
-        if self._running is None and not self._waiting and self.times.is_fast(size_class(inputs)):
+        size = size_class(inputs)
+        is_free = self._running is None and not self._waiting
+        if is_free and self.times.is_fast(size):
             if (core := current_core()) != self._core:
                 self._process.run_on(core)
                 self._core = core
@@ -209,11 +223,16 @@ class WorkerRelease:
             if self.ended:
                 self.stats.failed()
                 raise ReleaseEnded(ran=True)
-            waiting = _Waiting(inputs, outputs, self._loop.create_future())
+            waiting = _Waiting(inputs, outputs, self._loop.create_future(), size)
+            self._backlog.came(waiting.future, size)
+            self._backlog.start(size, 0)
             self._began(waiting)
         else:
-            check_queue(self.stats)
-            waiting = _Waiting(inputs, outputs, self._loop.create_future())
+            self._backlog.check(size, deadline_ns)
+            in_time_ns = 0 if is_free else deadline_ns  # an idle release runs it in any case
+            future = self._loop.create_future()
+            waiting = _Waiting(inputs, outputs, future, size, in_time_ns)
+            self._backlog.came(future, size)
             self._waiting.append(waiting)
             self._send_next()
         self.stats.came(waiting.future)
@@ -257,6 +276,11 @@ class WorkerRelease:
         while self._running is None and self._waiting:
             waiting = self._waiting.popleft()
             if waiting.future.done():  # its client waits no more
+                continue
+            try:
+                self._backlog.start(waiting.size, waiting.deadline_ns)
+            except EdgefleetError as error:
+                waiting.future.set_exception(error)
                 continue
             self._send_run(waiting.inputs, waiting.outputs)
             self._began(waiting)
@@ -333,6 +357,7 @@ class WorkerRelease:
         if data is None or running is None:
             return
         self._running = None
+        self._backlog.ran(running.size)
         if self._deadline is not None:
             self._deadline.cancel()
         try:
@@ -394,6 +419,7 @@ class WorkerRelease:
 
     def _finished(self, answer: "asyncio.Future[Inferred]") -> None:
         self.stats.went(answer)
+        self._backlog.went(answer)
         if self._running is None and not self._waiting:
             self._idle.set()
 

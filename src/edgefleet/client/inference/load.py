@@ -59,6 +59,7 @@ class _Counts:
         self.answer_bytes = 0
         self.sent = 0
         self.not_sent = 0
+        self.without_retry_after = 0
 
 
 class _Client(asyncio.Protocol):
@@ -241,6 +242,7 @@ class _Load:
         if reader.status != 200:
             counts.errors[error_of_answer(reader.status, reader.body).code] += 1
             counts.refusals.record(round((now - sent) * 1e6))
+            counts.without_retry_after += reader.status in (429, 503) and not reader.retry_after
             return
         counts.latency.record(round((now - due) * 1e6))
         counts.service.record(round((now - sent) * 1e6))
@@ -329,6 +331,7 @@ def run_load(plan: LoadPlan, model: str, release: str) -> LoadReport:
         succeeded=counts.latency.count,
         errors=dict(counts.errors),
         not_sent=counts.not_sent,
+        without_retry_after=counts.without_retry_after,
         per_second=round(counts.latency.count / elapsed_s, 1),
         request_bytes=len(plan.request),
         answer_bytes=counts.answer_bytes,

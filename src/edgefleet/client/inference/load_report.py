@@ -31,7 +31,8 @@ class LoadReport(Wire, frozen=True, kw_only=True):
     free to send it; ``service_us`` begins when it was sent. In a closed loop both are equal.
     ``refusal_us`` is that of answers with another status, from the time when they were sent.
     ``errors`` are counted by code. ``not_sent`` requests were due before the end of an open loop,
-    but every connection was busy. ``client_cpu`` is the share of a core that the load itself used.
+    but every connection was busy. ``without_retry_after`` answers had status 429 or 503 and did not
+    say when to retry. ``client_cpu`` is the share of a core that the load itself used.
     """
 
     model: str
@@ -44,6 +45,7 @@ class LoadReport(Wire, frozen=True, kw_only=True):
     succeeded: int
     errors: Mapping[str, int] = msgspec.field(default_factory=dict)
     not_sent: int = 0
+    without_retry_after: int = 0
     per_second: float = 0.0
     request_bytes: int = 0
     answer_bytes: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
-from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.errors import EdgefleetError, Overloaded
 from edgefleet.http2.header_block import encode_fields
 from edgefleet.http2.server import ServerStream
 from edgefleet.serving.grpc.framing import (
@@ -42,6 +42,11 @@ class Asked(Protocol):
     @property
     def deadline(self) -> float | None:
         """The time of the loop at which the client no longer waits. None without a limit."""
+        ...
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
         ...
 
 
@@ -97,6 +102,10 @@ class Call:
                 f"grpc-encoding {self._encoding.decode('ascii', 'replace')[:64]} is not supported; "
                 f"use one of {ENCODINGS.decode()}.",
             )
+
+    @property
+    def peer(self) -> str:
+        return self._stream.peer
 
     # Called by the connection.
 
@@ -183,7 +192,7 @@ class Call:
         if isinstance(error, EdgefleetError):
             error = failure(error)
         elif isinstance(error, asyncio.CancelledError):
-            error = failure(DeviceError("overloaded", "The server is stopping."))
+            error = failure(Overloaded("stopping", "The server is stopping."))
         elif not isinstance(error, CallFailed):
             self._server.loop.call_exception_handler(
                 {"message": "A method failed", "exception": error}

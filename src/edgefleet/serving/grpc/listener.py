@@ -1,14 +1,36 @@
 """The listener of gRPC."""
 
+from dataclasses import replace
+
 from edgefleet.http2.server import Listener, listen
+from edgefleet.serving.bounds import Bounds
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.grpc.service import GrpcService
 from edgefleet.serving.inference import Inferences
-from edgefleet.serving.limits import GRPC, INFERENCE
+from edgefleet.serving.limits import GRPC
 
 
-async def listen_grpc(inferences: Inferences, host: str, port: int) -> Listener:
+async def listen_grpc(
+    inferences: Inferences,
+    host: str,
+    port: int,
+    bounds: Bounds | None = None,
+    quota: ClientQuota | None = None,
+) -> Listener:
     """Serve gRPC without TLS; port 0 is any free port. Raises OperatorError, see ``http2``."""
+    bounds = bounds or Bounds()
     service = GrpcService(
-        inferences, limit_bytes=INFERENCE.body_bytes, buffered_bytes=INFERENCE.buffered_bytes
+        inferences,
+        limit_bytes=bounds.body_bytes,
+        buffered_bytes=bounds.bodies_bytes,
+        quota=quota,
     )
-    return await listen(service, host=host, port=port, limits=GRPC)
+    limits = replace(
+        GRPC,
+        connections=bounds.connections,
+        peer_connections=bounds.of_peer,
+        reserved_connections=bounds.reserved_connections,
+        body_s=float(bounds.body_s),
+        idle_s=float(bounds.idle_s),
+    )
+    return await listen(service, host=host, port=port, limits=limits)

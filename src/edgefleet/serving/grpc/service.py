@@ -4,21 +4,31 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
-from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.errors import EdgefleetError, Overloaded
 from edgefleet.http2.header_block import encode_fields
 from edgefleet.http2.server import Receiver, ServerStream
+from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.grpc.call import Asked, Refusal, StreamCall, UnaryCall, refuse
 from edgefleet.serving.grpc.codec import GrpcCodec, InferCall
 from edgefleet.serving.grpc.health import watch
 from edgefleet.serving.grpc.infer_message import InferMessage, raw_offset, read_infer
 from edgefleet.serving.grpc.methods import HEALTH_SERVICE, SERVICE, Methods
 from edgefleet.serving.grpc.protobuf import sized
-from edgefleet.serving.grpc.status import CallFailed, Code, error_text
+from edgefleet.serving.grpc.status import CallFailed, Code, error_text, failure
 from edgefleet.serving.inference import Inferences
 
 _INFER: Final = f"/{SERVICE}/ModelInfer".encode()
 _STREAM: Final = f"/{SERVICE}/ModelStreamInfer".encode()
 _WATCH: Final = f"/{HEALTH_SERVICE}/Watch".encode()
+_URGENT: Final = frozenset(
+    {
+        _WATCH,
+        f"/{HEALTH_SERVICE}/Check".encode(),
+        f"/{SERVICE}/ServerLive".encode(),
+        f"/{SERVICE}/ServerReady".encode(),
+    }
+)
+"""Calls without a quota, which are answered although all connections are in use."""
 _TYPES: Final = (b"application/grpc", b"application/grpc+proto")
 _ERROR: Final = 1  # fields of ModelStreamInferResponse
 _ANSWER: Final = 2
@@ -29,10 +39,18 @@ _JSON_LENGTH: Final = b"inference-header-content-length"
 class GrpcService:
     """The handler of the gRPC listener. See ``http2.server.listen``.
 
-    ``limit_bytes`` bounds one message, ``buffered_bytes`` all messages in memory.
+    ``limit_bytes`` bounds one message, ``buffered_bytes`` all messages in memory. Each call takes
+    of its client's ``quota``, and each message of a stream.
     """
 
-    def __init__(self, inferences: Inferences, *, limit_bytes: int, buffered_bytes: int) -> None:
+    def __init__(
+        self,
+        inferences: Inferences,
+        *,
+        limit_bytes: int,
+        buffered_bytes: int,
+        quota: ClientQuota | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limit_bytes = limit_bytes
         self.head_fields: tuple[tuple[bytes, bytes], ...] = ()
@@ -42,6 +60,7 @@ class GrpcService:
         self._methods = Methods(inferences)
         self._codec = GrpcCodec()
         self._generation = -1
+        self._quota = quota or ClientQuota(0)
 
     def __call__(self, stream: ServerStream) -> Receiver:
         headers = stream.headers
@@ -50,10 +69,18 @@ class GrpcService:
             return Refusal(stream, _NOT_GRPC)
         if headers[b":method"] != b"POST":
             return refuse(stream, CallFailed(Code.UNIMPLEMENTED, "A call is a POST."))
+        path = headers[b":path"]
         try:
-            return self._call(stream, headers[b":path"])
+            if path not in _URGENT:
+                if stream.crowded is not None:
+                    raise stream.crowded
+                if path != _STREAM:
+                    self._quota.take(stream.peer)
+            return self._call(stream, path)
         except CallFailed as end:
             return refuse(stream, end)
+        except EdgefleetError as error:
+            return refuse(stream, failure(error))
 
     def _call(self, stream: ServerStream, path: bytes) -> Receiver:
         """The receiver of a call. Raises CallFailed."""
@@ -74,7 +101,7 @@ class GrpcService:
     def account(self, count: int) -> None:
         """Count bytes of messages in memory. Raises DeviceError ``overloaded``."""
         if count > self.left_bytes:
-            raise DeviceError("overloaded", "The server has no memory for another message now.")
+            raise Overloaded("memory", "The server has no memory for another message now.")
         self.left_bytes -= count
 
     def room(self, size: int, data: memoryview) -> memoryview | None:
@@ -103,6 +130,7 @@ class GrpcService:
     def _infer_of_stream(self, data: memoryview, asked: Asked) -> bytes | Awaitable[bytes]:
         """Answer one request of ModelStreamInfer. An error is an answer: the stream goes on."""
         try:
+            self._quota.take(asked.peer)
             answer = self._ask(read_infer(data), asked)
         except EdgefleetError as error:
             return sized(_ERROR, error_text(error).encode())

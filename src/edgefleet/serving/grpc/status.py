@@ -3,6 +3,7 @@
 Source: github.com/grpc/grpc (doc/PROTOCOL-HTTP2.md, doc/statuscodes.md).
 """
 
+import math
 from collections.abc import Mapping
 from enum import IntEnum
 from http import HTTPStatus
@@ -57,21 +58,30 @@ OK_TRAILERS: Final = encode_fields([(b"grpc-status", b"0")])
 
 
 class CallFailed(Exception):  # noqa: N818 - the end of a call, with a status of gRPC
-    """A call that ends with a status other than OK. ``reason`` is a code of edgefleet, or empty."""
+    """A call that ends with a status other than OK.
 
-    def __init__(self, code: Code, message: str, *, reason: str = "", later: bool = False) -> None:
+    ``fault`` is a code of edgefleet, ``reason`` its reason, or empty. ``retry_ms`` is the pause in
+    milliseconds before a retry, 0 if a retry fails too.
+    """
+
+    def __init__(
+        self, code: Code, message: str, *, fault: str = "", reason: str = "", retry_ms: int = 0
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.fault = fault
         self.reason = reason
-        self.later = later  # the same call may succeed after a second
+        self.retry_ms = retry_ms
 
 
 def failure(error: EdgefleetError) -> CallFailed:
     """The status of a typed error. The message begins with the invalid input, if there is one."""
     code = _OF_HTTP.get(error.status, Code.INTERNAL)
-    later = error.status == HTTPStatus.SERVICE_UNAVAILABLE
-    return CallFailed(code, error_text(error), reason=error.code, later=later)
+    passes = error.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+    retry_ms = max(1, math.ceil(error.retry_after_s * 1_000)) if passes else 0
+    text = error_text(error)
+    return CallFailed(code, text, fault=error.code, reason=error.reason, retry_ms=retry_ms)
 
 
 def error_text(error: EdgefleetError) -> str:
@@ -82,10 +92,12 @@ def error_text(error: EdgefleetError) -> str:
 def trailers(end: CallFailed) -> list[tuple[bytes, bytes]]:
     """The trailers of a call that failed."""
     fields = [(b"grpc-status", b"%d" % end.code), (b"grpc-message", percent_encoded(end.message))]
+    if end.fault:
+        fields.append((b"edgefleet-code", end.fault.encode()))
     if end.reason:
-        fields.append((b"edgefleet-code", end.reason.encode()))
-    if end.later:
-        fields.append((b"grpc-retry-pushback-ms", b"1000"))
+        fields.append((b"edgefleet-reason", end.reason.encode()))
+    if end.retry_ms:
+        fields.append((b"grpc-retry-pushback-ms", b"%d" % end.retry_ms))
     return fields
 
 
