@@ -124,7 +124,8 @@ def test_only_the_loading_thread_of_a_patient_worker_has_low_priority(
         await host.apply(Apply(generation=1, models=(isolated,)))
         watching.cancel()
         await infer(host.routes["digits"])
-        assert os.sched_getscheduler(started.pids[0]) == os.SCHED_OTHER, "it runs the model"
+        # The last one: on a busy machine a patient worker may load for too long, and is replaced.
+        assert os.sched_getscheduler(started.pids[-1]) == os.SCHED_OTHER, "it runs the model"
         await host.close()
 
     asyncio.run(whole())
