@@ -98,6 +98,21 @@ def test_activating_what_is_active_changes_nothing(tmp_path: Path) -> None:
         assert process.activate(model.activate("2")).stats.requests == 0
 
 
+def test_a_release_that_takes_over_again_counts_from_0(tmp_path: Path) -> None:
+    """The agent takes all counts of a release that it did not see last for new ones."""
+    model = classifier(tmp_path / "m.onnx")
+    with serving(tmp_path) as process:
+        process.activate(model.activate("1"))
+        ask(process, model)
+        trial = replace(model.activate("1"), trial=model.served("2"))
+        assert process.activate(trial).stats.requests == 0
+        ask(process, model)
+        back = process.activate(model.activate("1"))
+        assert (back.release, back.stats.requests) == ("1", 0)
+        ask(process, model)
+        assert process.model().stats.requests == 1
+
+
 def pickled(path: Path) -> None:
     path.write_bytes(b"\x80\x04\x95" + bytes(40) + b".")
 

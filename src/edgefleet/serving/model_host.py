@@ -356,11 +356,20 @@ class ModelHost:
             self._set_routes()
 
     def _set_routes(self) -> None:
+        """Send requests to the releases that answer now. The counters of a new one start at 0.
+
+        One that stayed loaded during a trial was counted before: the agent takes all counts of a
+        release that it did not see last for new ones.
+        """
+        before = self.routes
         self.routes = {
             model: route
             for model, loaded in self._models.items()
             if (route := loaded.route()) is not None
         }
+        for model, route in self.routes.items():
+            if before.get(model) is not route:
+                route.stats = route.stats.restarted()
 
     def _status(self, loaded: Resident) -> ModelStatus:
         route = loaded.route()

@@ -14,7 +14,6 @@ from edgefleet.serving.active_release import Release
 from edgefleet.serving.limits import PREVIOUS_S
 from edgefleet.serving.memory_budget import decide
 from edgefleet.serving.resident import Resident, need_of
-from edgefleet.serving.stats import Stats
 
 Retire = Callable[[list[Release]], Coroutine[None, None, None]]
 
@@ -54,10 +53,10 @@ class PreviousReleases:
         return rest
 
     def use(self, now: Mapping[str, Resident]) -> None:
-        """Forget those that serve again. Their counters start at 0, as after each load."""
+        """Forget those that serve again."""
         for model, loaded in now.items():
             if self.of.get(model) in loaded.releases():
-                self._forget(model).stats = Stats()
+                self._forget(model)
 
     async def give_way(self, wanted: Apply) -> None:
         """Free the releases for which ``wanted`` has no place: see the top of this module."""

@@ -171,6 +171,12 @@ class Stats:
     def went(self, request: object) -> None:
         self._came.pop(request, None)
 
+    def restarted(self) -> "Stats":
+        """Counters from 0. Requests in flight stay in flight."""
+        again = Stats()
+        again._came = self._came
+        return again
+
     @property
     def in_flight(self) -> int:
         """The number of requests that run or wait."""
