@@ -12,10 +12,11 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from pod import Pod
 
+from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.network import HttpLink
 from edgefleet.protocol.release import Artifact, Quality, TensorSpec, Variant
 from edgefleet.protocol.serving import Apply, ServedModel, ServedRelease, ServingStatus
-from edgefleet.protocol.wire import decode, encode
+from edgefleet.protocol.wire import decode, encode, error_from_answer
 
 HERE = Path(__file__).parent
 CLASSES = 10
@@ -205,11 +206,18 @@ class Serving(Process):
         self._generation = 0
 
     def apply(self, *models: ServedModel) -> ServingStatus:
-        self._generation += 1
-        body = encode(Apply(generation=self._generation, models=models))
+        try:
+            return self.attempt(*models)
+        except EdgefleetError as error:
+            sys.exit(f"the models are not served: {error}")
+
+    def attempt(self, *models: ServedModel) -> ServingStatus:
+        """Raises the error of the server, which then serves on as before."""
+        body = encode(Apply(generation=self._generation + 1, models=models))
         answer = self._control.request("POST", "/control/apply", body=body, timeout_s=120)
         if answer.status != 200:
-            sys.exit(f"the models are not served: {answer.body!r}")
+            raise error_from_answer(answer.status, answer.body)
+        self._generation += 1
         return decode(answer.body, ServingStatus)
 
     def end(self) -> None:

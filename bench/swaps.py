@@ -18,6 +18,7 @@ from pathlib import Path
 from result_file import machine, show, write
 from serving_models import Serving, heavy, small
 
+from edgefleet.base.errors import EdgefleetError
 from edgefleet.client.inference.load import LoadPlan, run_load
 from edgefleet.client.inference.load_report import LoadReport
 from edgefleet.protocol.serving import ServedRelease
@@ -29,6 +30,7 @@ STEADY_S = 10.0
 WARM_SWAPS = 20  # before memory is read for the first time
 LIMITS: dict[str, tuple[str, float]] = {
     "failed": ("<=", 0),
+    "refused": ("<=", 0),
     "p99_of_steady": ("<=", 2.0),
     "memory_grew_mib": ("<=", 5.0),
 }
@@ -62,21 +64,27 @@ def swap(
     swaps: int,
     steady_s: float = STEADY_S,
     model: str = "model",
+    warm: int = WARM_SWAPS,
 ) -> dict[str, float]:
     """``swaps`` swaps of the two releases under load."""
     data = request(model, tiny_body())
     host, port = server.address
     server.apply(served(model, releases[0]))
-    for number in range(min(swaps, WARM_SWAPS)):
+    for number in range(min(swaps, warm)):
         server.apply(served(model, releases[1 - number % 2]))
     before = run_load(LoadPlan(host, port, data, CONNECTIONS, steady_s, warm_up_s=1.0), model, "")
     memory = server.memory_mib("Pss")
     took: list[float] = []
+    refusals: list[str] = []
 
     def work() -> None:
         for number in range(swaps):
             began = time.perf_counter()
-            server.apply(served(model, releases[1 - number % 2]))
+            try:
+                server.attempt(served(model, releases[1 - number % 2]))
+            except EdgefleetError as error:
+                refusals.append(str(error))
+                print(f"swap {number} was refused: {error}", flush=True)
             took.append(time.perf_counter() - began)
 
     failed, reports = loaded(server, data, CONNECTIONS, work)
@@ -85,7 +93,8 @@ def swap(
     answered = sum(one.succeeded for one in reports)
     p99 = sum(one.service_us.p99 * one.succeeded for one in reports) / max(1, answered)
     return {
-        "swaps": float(swaps),
+        "swaps": float(swaps - len(refusals)),
+        "refused": float(len(refusals)),
         "swap_p50_ms": sorted(took)[len(took) // 2] * 1000,
         "answered": float(answered),
         "failed": float(failed),
@@ -113,7 +122,7 @@ def swap_heavy(folder: Path, server: Serving, swaps: int, megabytes: int) -> dic
         heavy(folder / "h1.onnx", "1", megabytes),
         heavy(folder / "h2.onnx", "2", megabytes),
     )
-    found = swap(server, releases, swaps, steady_s=3.0, model="heavy")
+    found = swap(server, releases, swaps, steady_s=3.0, model="heavy", warm=1)
     return {f"swap_{name.removeprefix('swap_')}": value for name, value in found.items()}
 
 

@@ -4,7 +4,7 @@ from edgefleet.base.places import Place, Places, peer_of
 
 
 def taken(places: Places, *peers: str) -> list[str]:
-    return [places.take(peer).place.value for peer in peers]
+    return [places.acquire(peer).place.value for peer in peers]
 
 
 def test_one_peer_cannot_take_all_connections() -> None:
@@ -17,15 +17,15 @@ def test_one_peer_cannot_take_all_connections() -> None:
 
 def test_the_refusal_names_the_bound_and_its_value() -> None:
     places = Places(1, of_peer=1)
-    places.take("a")
-    all_taken = places.take("b").refusal
+    places.acquire("a")
+    all_taken = places.acquire("b").refusal
     assert all_taken is not None
     assert (all_taken.reason, all_taken.message) == (
         "connections", "All 1 connections of the server are in use.",
     )  # fmt: skip
     places = Places(2, of_peer=1)
-    places.take("a")
-    own_share = places.take("a").refusal
+    places.acquire("a")
+    own_share = places.acquire("a").refusal
     assert own_share is not None
     assert own_share.reason == "peer_connections"
     assert "a has 1 connections" in own_share.message

@@ -20,7 +20,7 @@ def allowed(quota: ClientQuota, peer: str, requests: int) -> int:
     taken = 0
     for _ in range(requests):
         with contextlib.suppress(OverQuota):
-            quota.take(peer)
+            quota.consume(peer)
             taken += 1
     return taken
 
@@ -47,14 +47,14 @@ def test_another_client_is_not_affected() -> None:
 def test_the_refusal_says_when_the_next_request_is_allowed() -> None:
     clock = Clock()
     quota = ClientQuota(4, 1, clock=clock)
-    quota.take("a")
+    quota.consume("a")
     clock.now = 0.1
     with pytest.raises(OverQuota) as refused:
-        quota.take("a")
+        quota.consume("a")
     assert (refused.value.code, refused.value.status) == ("over_quota", 429)
     assert refused.value.retry_after_s == pytest.approx(0.15)
     clock.now += refused.value.retry_after_s
-    quota.take("a")
+    quota.consume("a")
 
 
 def test_a_rate_of_zero_is_no_quota() -> None:
@@ -64,5 +64,5 @@ def test_a_rate_of_zero_is_no_quota() -> None:
 def test_many_addresses_take_bounded_memory() -> None:
     quota = ClientQuota(1, clock=Clock())
     for number in range(CLIENTS + 100):
-        quota.take(f"10.0.{number >> 8}.{number & 255}")
+        quota.consume(f"10.0.{number >> 8}.{number & 255}")
     assert quota.clients == CLIENTS

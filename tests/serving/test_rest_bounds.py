@@ -66,8 +66,8 @@ def test_refusals_are_counted_by_their_reason() -> None:
     host.refused = [quota.refused, places.refused]
     rest = Rest(host, quota=quota)
     assert [status(rest, get("/v2")) for _ in range(3)] == [200, 429, 429]
-    places.take("a")
-    places.take("a")
+    places.acquire("a")
+    places.acquire("a")
     reply = rest(get("/metrics"))
     assert isinstance(reply, Reply)
     lines = [line for line in reply.body.decode().splitlines() if "serving_refused_total{" in line]

@@ -43,7 +43,7 @@ class Places:
         self._reserved: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()  # connections without a general place, by reason
 
-    def take(self, peer: str) -> Taken:
+    def acquire(self, peer: str) -> Taken:
         """A place for a new connection of ``peer``. Give one that is not NONE back to ``free``."""
         if self._free <= 0:
             refusal = Overloaded(

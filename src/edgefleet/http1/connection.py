@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._reader.peer = peer_of(transport.get_extra_info("peername"))
-        taken = self._host.places.take(self._reader.peer)
+        taken = self._host.places.acquire(self._reader.peer)
         self._place, self._crowded = taken.place, taken.refusal
         self._rest()
         host, limits = self._host, self._limits

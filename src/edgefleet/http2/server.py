@@ -213,7 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         listener, limits = self._listener, self._limits
         self.peer = peer_of(transport.get_extra_info("peername"))
-        taken = listener.places.take(self.peer)
+        taken = listener.places.acquire(self.peer)
         self._place, self.crowded = taken.place, taken.refusal
         listener.connections.add(self)
         most = limits.connections + limits.reserved_connections + REFUSED

@@ -1,7 +1,7 @@
 """The inferences that wait for one release: how many, and the time that they will take.
 
 A request whose deadline would pass before its answer is refused at once, and not run for nobody.
-What a run takes is learnt from real runs, by the size of their inputs.
+The time of a run is learnt from real runs, by the size of their inputs.
 """
 
 import time

@@ -40,7 +40,7 @@ class ClientQuota:
         """The addresses that are remembered."""
         return len(self._buckets)
 
-    def take(self, peer: str) -> None:
+    def consume(self, peer: str) -> None:
         """Count a request. Raises OverQuota, which says when the next one is allowed."""
         if not self.rate:
             return

@@ -62,7 +62,7 @@ class ModelHost:
         self._marks = marks or RunMarks()
         self._bounds = bounds or Bounds()
         self.bodies = BodyMemory(self._bounds.bodies_bytes, self._bounds.body_bytes)
-        self.refused: list[Counter[str]] = []  # what other parts refuse, each by its reasons
+        self.refused: list[Counter[str]] = []  # counts of refusals by reason, of other parts
         self.shadows = Shadows(self.bodies)
         self.answers = Answers()
         self._base_kib: int | None = None  # resident memory before the first model

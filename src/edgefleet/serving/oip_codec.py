@@ -139,7 +139,7 @@ class RestCodec:
         )
 
     def _long_reply(self, answered: Answered[Form]) -> Reply:
-        """A reply without binary tensors, encoded in a thread. What can fail is done here."""
+        """A reply without binary tensors, encoded in a thread. Its faults are found here."""
         active, asked = answered.active, answered.asked
         outputs: list[tuple[dict[str, Any], Tensor]] = []
         for name, (_, classes) in zip(asked.outputs, asked.form, strict=True):

@@ -80,7 +80,7 @@ class Rest:
 
     def _answer(self, request: Request) -> Reply | Awaitable[Reply]:
         if self._quota is not None and not is_urgent(request):
-            self._quota.take(request.peer)
+            self._quota.consume(request.peer)
         endpoints = self._endpoints(request.path)
         if request.method == "OPTIONS" and endpoints and self._allows(request):
             return _preflight(endpoints)

@@ -75,7 +75,7 @@ class GrpcService:
                 if stream.crowded is not None:
                     raise stream.crowded
                 if path != _STREAM:
-                    self._quota.take(stream.peer)
+                    self._quota.consume(stream.peer)
             return self._call(stream, path)
         except CallFailed as end:
             return refuse(stream, end)
@@ -130,7 +130,7 @@ class GrpcService:
     def _infer_of_stream(self, data: memoryview, asked: Asked) -> bytes | Awaitable[bytes]:
         """Answer one request of ModelStreamInfer. An error is an answer: the stream goes on."""
         try:
-            self._quota.take(asked.peer)
+            self._quota.consume(asked.peer)
             answer = self._ask(read_infer(data), asked)
         except EdgefleetError as error:
             return sized(_ERROR, error_text(error).encode())
