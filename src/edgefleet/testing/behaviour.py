@@ -16,6 +16,7 @@ class Fate(StrEnum):
     FAILS = "fails"  # the trial fails, and the device rolls back by itself
     CRASHES = "crashes"  # the trial fails because the serving process ends
     REFUSES = "refuses"  # the device does not activate the release
+    DIFFERS = "differs"  # its answers differ: the device refuses it, if it has a shadow phase
     SILENT = "silent"  # the device never checks in after activating
     DEFERS = "defers"  # the device defers the release for ever
     DAMAGED = "damaged"  # it defers the release: its downloads have the same wrong bytes
@@ -32,6 +33,7 @@ class Behaviour:
     fails: float = 0.0
     crashes: float = 0.0
     refuses: float = 0.0
+    differs: float = 0.0
     silent: float = 0.0
     defers: float = 0.0
     damaged: float = 0.0
@@ -57,6 +59,7 @@ class Behaviour:
             (self.fails, Fate.FAILS),
             (self.crashes, Fate.CRASHES),
             (self.refuses, Fate.REFUSES),
+            (self.differs, Fate.DIFFERS),
             (self.silent, Fate.SILENT),
             (self.defers, Fate.DEFERS),
             (self.damaged, Fate.DAMAGED),

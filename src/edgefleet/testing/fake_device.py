@@ -139,13 +139,15 @@ class FakeDevice:
         match fate:
             case Fate.REFUSES:
                 self._report(offer, OutcomeKind.REFUSED, now, Reason.GOLDEN)
+            case Fate.DIFFERS if offer.shadow is not None:
+                self._report(offer, OutcomeKind.REFUSED, now, Reason.ANSWERS)
             case Fate.DEFERS:
                 self.deferred = offer
                 self._report(offer, OutcomeKind.DEFERRED, now, Reason.DISK_FULL)
             case Fate.DAMAGED:
                 self.deferred = offer
                 self._report(offer, OutcomeKind.DEFERRED, now, Reason.TRANSFER, _WRONG_BYTES)
-            case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT:
+            case Fate.HEALTHY | Fate.FAILS | Fate.CRASHES | Fate.SILENT | Fate.DIFFERS:
                 self._report(offer, OutcomeKind.TRIAL_STARTED, now)
                 self.asking = offer
 

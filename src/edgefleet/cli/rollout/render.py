@@ -18,6 +18,7 @@ from edgefleet.protocol.rollout import (
     Status,
     WaveView,
 )
+from edgefleet.protocol.shadow import Shadow
 from edgefleet.protocol.today import today_rows
 from edgefleet.protocol.why import WaitCode
 
@@ -29,6 +30,7 @@ _OPTIONAL: Final = frozenset(
     {
         "again",
         "bounds",
+        "shadow",
         "unjudged",
         "left out",
         "approved",
@@ -59,6 +61,7 @@ def rollout_lines(view: RolloutView) -> list[str]:
             ("status", f"{view.status.value} ({view.reason}): {view.text}"),
             ("generation", view.generation),
             ("gate", _gate(view.gate)),
+            ("shadow", _shadow(view.plan.shadow)),
             ("bounds", _bounds(view.plan)),
             ("left out", ", ".join(f"{name} {n}" for name, n in view.ineligible.items())),
             (
@@ -158,6 +161,15 @@ def _gate(gate: GateSpec) -> str:
     return (
         f"error rate <= {percent(gate.max_error_rate)}, sample >= {gate.min_sample}, "
         f"soak {duration(gate.soak_s)}, confirm after {duration(gate.confirm_after_s)}"
+    )
+
+
+def _shadow(shadow: Shadow) -> str:
+    if not shadow.share:
+        return ""
+    return (
+        f"{percent(shadow.share)} of the requests, {counted(shadow.samples, 'sample')}, at most "
+        f"{duration(shadow.for_s)}, {percent(shadow.max_disagreement)} may differ"
     )
 
 
