@@ -88,7 +88,7 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 Turn = tuple[Mapping[str, float], Mapping[str, float]]
-"""What ``load`` found of ours and of the peer, one after the other."""
+"""The results of ``load`` for ours and for the peer, one after the other."""
 
 
 def row_of(model: str, variant: Variant, turns: Sequence[Turn], **more: float) -> Row:

@@ -1,4 +1,4 @@
-"""What the programs of all peers share: the arguments, the first line, and the model.
+"""The arguments, the first line and the model, which the programs of all peers share.
 
 A program is called as ``python serve_NAME.py MODEL PORT BATCH``. A BATCH over 1 switches the peer's
 own batching on. The first line of its output is its URL; what the peer prints later goes to the
