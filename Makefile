@@ -19,7 +19,7 @@ help:
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
 	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
-	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload"
+	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make bench-swaps  1,000 swaps of a release under load"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
@@ -100,10 +100,11 @@ bench-grpc: $(STAMP)
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py
 
-# The overload is short; OVERLOAD_S=60 is the full one.
+# The overload is short; OVERLOAD_S=60 is the full one. PEERS=1 compares with other servers instead.
 OVERLOAD_S ?= 6
+PEERS ?=
 bench-serving: $(STAMP)
-	$(BIN)/python bench/serving.py --overload-s $(OVERLOAD_S)
+	$(BIN)/python $(if $(filter 1,$(PEERS)),bench/serving_peers.py,bench/serving.py --overload-s $(OVERLOAD_S))
 
 # The full overload; SECONDS_OF_LOAD=10 is a short one.
 SECONDS_OF_LOAD ?= 60
@@ -125,11 +126,13 @@ check-dist: dist
 
 # The locks name versions and hashes, never a host. What is installed has the versions that are tested.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+PEER_NAMES := mlserver kserve litserve bentoml
 lock: $(STAMP)
 	$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
 	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
+	for peer in $(PEER_NAMES); do $(LOCK) requirements/peers/$$peer.in -o requirements/peers/$$peer.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) .venv-torch .cache bench/out build dist .ruff_cache .mypy_cache .hypothesis .import_linter_cache

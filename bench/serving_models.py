@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -37,6 +38,36 @@ def heavy(path: Path, release: str, megabytes: int) -> ServedRelease:
     """A model with weights of this size, in layers of 2048 x 2048."""
     layers = max(1, round(megabytes * 1e6 / 4 / 2048**2))
     return _dense(path, (64, *[2048] * (layers + 1), CLASSES), release, max_batch=1)
+
+
+def layers(path: Path, number: int) -> ServedRelease:
+    """64 rows of 512 numbers through layers of 512 x 512, which all have the same weights.
+
+    Its cost is arithmetic, as that of a convolutional model, and not the reading of weights: a
+    batch of several costs as much as its parts.
+    """
+    rng = np.random.default_rng(1)
+    shapes = {"spread": (64, 64 * 512), "layer": (512, 512), "head": (512, CLASSES)}
+    weights = [
+        numpy_helper.from_array(
+            rng.normal(0, (2 / shape[0]) ** 0.5, shape).astype(np.float32), name
+        )
+        for name, shape in shapes.items()
+    ]
+    weights.append(numpy_helper.from_array(np.array([-1, 64, 512], np.int64), "rows"))
+    nodes = [
+        helper.make_node("MatMul", ["x", "spread"], ["wide"]),
+        helper.make_node("Reshape", ["wide", "rows"], ["r0"]),
+    ]
+    for layer in range(number):
+        nodes.append(helper.make_node("MatMul", [f"r{layer}", "layer"], [f"m{layer}"]))
+        nodes.append(helper.make_node("Relu", [f"m{layer}"], [f"r{layer + 1}"]))
+    nodes += [
+        helper.make_node("ReduceMean", [f"r{number}"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=-1),
+    ]
+    return _released(path, nodes, weights, (64,), "1", max_batch=32)
 
 
 def image(path: Path, side: int = 224) -> ServedRelease:
@@ -114,11 +145,24 @@ def installed_environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
+def _ticks(pid: int) -> list[int]:
+    """User and system time, and both of the children that ended. Nothing if the process ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+    return [int(field) for field in fields[11:15]]
+
+
 class Process:
     """A server process on one core, or any. ``url`` is the first line that it prints."""
 
     def __init__(
-        self, command: Sequence[str], core: int | None = None, pod: Pod | None = None
+        self,
+        command: Sequence[str],
+        core: int | None = None,
+        pod: Pod | None = None,
+        errors: IO[bytes] | None = None,
     ) -> None:
         if pod is not None:  # a process that is in it from its first page on
             join = f"import os, sys; sys.path.insert(0, {str(HERE)!r}); from pod import Pod"
@@ -133,7 +177,11 @@ class Process:
         os.sched_setaffinity(0, mine if core is None else {core})  # inherited by the child
         try:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env=installed_environ()
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=installed_environ(),
             )
         finally:
             os.sched_setaffinity(0, mine)
@@ -155,8 +203,11 @@ class Process:
 
     def cpu_s(self) -> float:
         """CPU seconds of the process so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) * TICK_S
+        return sum(_ticks(self.pid)[:2]) * TICK_S
+
+    def tree_cpu_s(self) -> float:
+        """CPU seconds of the process and its children, at any depth, also of those that ended."""
+        return sum(sum(_ticks(pid)) for pid in self.tree()) * TICK_S
 
     def tree(self) -> list[int]:
         """The process and its children, at any depth."""

@@ -115,10 +115,10 @@ def stopped(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Generator
     folder = tmp_path_factory.mktemp("damage")
     with device(folder, hub) as (agent, publisher):
         models = {
-            release: classifier(folder / f"asked-{release}.onnx", seed=seed)
-            for release, seed in (("1", 7), ("2", 8))
+            release: classifier(folder / f"asked-{release}.onnx", turn=sum(release.encode()))
+            for release in ("1", "2")
         }
-        publisher.offer("1", seed=7)
+        publisher.offer("1")
         agent.start()
         hub.wait(lambda hub: ("1", "confirmed", "") in hub.kinds())
         found = Stopped(agent, publisher, folder / "copy", digits(models))
@@ -233,7 +233,7 @@ def test_a_read_only_disk_ends_no_inference_and_is_reported(hub: FakeHub, stoppe
         agent.wait_answer()
         with Asker(agent.serve, stopped.question) as asker:
             hub.wait(lambda hub: fault(hub) == "disk_readonly")
-            stopped.publisher.offer("2", seed=8)
+            stopped.publisher.offer("2")
             hub.wait(lambda hub: ("2", "deferred", "disk_readonly") in hub.kinds())
             agent.kill()  # it comes back: it needs no file that is written, not even a lock
             agent.start()
@@ -249,7 +249,7 @@ def test_a_read_only_disk_ends_no_inference_and_is_reported(hub: FakeHub, stoppe
             hub.wait(lambda hub: fault(hub) == "")
             hub.wait(lambda hub: ("2", "confirmed", "") in hub.kinds())
             remount(agent.data, "ro")  # under a running agent
-            stopped.publisher.offer("1", seed=7, rollout="ro-again")
+            stopped.publisher.offer("1", rollout="ro-again")
             hub.wait(lambda hub: fault(hub) == "disk_readonly")
             remount(agent.data, "rw")
             hub.wait(lambda hub: [kind for _, kind, _ in hub.kinds()].count("confirmed") == 3)

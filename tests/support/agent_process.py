@@ -200,7 +200,6 @@ class Publisher:
         release: str,
         *,
         key: PublisherKey | None = None,
-        seed: int | None = None,
         break_golden: bool = False,
         profile: str = "generic_x86",
         padding: int = 0,
@@ -212,12 +211,13 @@ class Publisher:
     ) -> Offer:
         """Publish a release and make the hub offer it.
 
+        Releases differ in their answers, and not in their confidence: a trial judges it.
         A ``slow`` one takes milliseconds for its largest batch, so it runs in a thread.
         """
         file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
         model = classifier(
             file,
-            seed=seed or sum(release.encode()),
+            turn=sum(release.encode()),
             profile=profile,
             hidden=10 if slow else padding,
             max_batch=512 if slow else 8,

@@ -59,6 +59,7 @@ def classifier(
     input_name: str = "pixels",
     hangs: bool = False,
     description: str = "",
+    turn: int = 0,
 ) -> TinyModel:
     """``pixels`` FP32 [-1, 64] -> ``probabilities`` FP32 [-1, 10]; a fixed first size if ``batch``.
 
@@ -66,10 +67,12 @@ def classifier(
     ``chain`` likewise, with the weights of one layer, so that the file stays small.
     ``ballast_mib`` adds weights of that size, which change no value but take memory. With ``hangs``
     the model loops for ever on what no golden set has, see HANGS_ABOVE. A ``description`` may mark
-    it for the runtime of ``support/bad_runtime``.
+    it for the runtime of ``support/bad_runtime``. A ``turn`` moves each class by so many: other
+    answers with the same confidence.
     """
     random = np.random.default_rng(seed)
     weights = random.normal(0, 1, (PIXELS, CLASSES)).astype(np.float32)
+    weights = np.ascontiguousarray(np.roll(weights, turn, axis=1))
     nodes, constants, last = [], [numpy_helper.from_array(weights, "weights")], input_name
     for layer in range(hidden):
         wide = np.eye(PIXELS, 512, dtype=np.float32)

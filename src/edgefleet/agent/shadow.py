@@ -69,7 +69,7 @@ def _out_of_time(plan: Shadow, mine: ShadowStatus, watch: ShadowWatch, now: floa
 
 
 def _fault(plan: Shadow, quality: Quality | None, mine: ShadowStatus) -> Bad | None:
-    """What is wrong with the candidate, whatever comes next."""
+    """The fault of the candidate that no further request can change."""
     if mine.ended and mine.fault:
         return Bad(mine.cause or Reason.CRASH, f"In the shadow phase: {mine.ended}")
     if error_rate.is_too_high(mine.errors, mine.samples):
@@ -99,7 +99,7 @@ def _at_end(
     *,
     is_full: bool,
 ) -> Bad | None:
-    """What is judged once, at the end: the measured disagreement, and the CPU time."""
+    """The fault that is judged once, at the end: measured disagreement or CPU time."""
     if is_full and mine.disagreement > plan.max_disagreement * mine.compared:
         return _disagrees(plan, mine)
     if watch.start is None or attempt.max_cpu_increase is None:

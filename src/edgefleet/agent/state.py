@@ -122,7 +122,7 @@ class Attempt(Wire, frozen=True, kw_only=True):
     shadow: Shadow | None = None  # the shadow phase before the trial. None: there is none
     shadow_breaks: int = 0  # shadow phases that a power loss or a restart ended
     shadow_reason: str = ""  # of ``protocol.shadow``, once the phase is over
-    shadow_text: str = ""  # what it measured, and why it ended
+    shadow_text: str = ""  # its figures, and why it ended
 
 
 class Ended(Wire, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The heads of recent requests, parsed.
 
-A client sends the same head again and again. What it means depends on its bytes alone, so a head
-that the parser accepted once needs no second parse.
+A client sends the same head again and again. Its meaning depends on its bytes alone, so a head that
+the parser accepted once needs no second parse.
 """
 
 from typing import Final

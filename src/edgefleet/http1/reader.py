@@ -111,7 +111,7 @@ class RequestReader:
             if head is None:
                 self._learn(text, data)
                 return
-            data = self._take(head, data[len(text) :])
+            data = self._read_known(head, data[len(text) :])
         if data and not self.ended:
             self._parse(data)
 
@@ -232,8 +232,8 @@ class RequestReader:
         if learnt is not None and self.refusal is None:
             self._memory.heads.add(text, learnt)
 
-    def _take(self, head: Head, data: memoryview) -> memoryview:
-        """Take the request of a known head. Returns the data after its body."""
+    def _read_known(self, head: Head, data: memoryview) -> memoryview:
+        """Read the request of a known head. Returns the data after its body."""
         self.begun += 1
         self._method, self._path, self._query = head.method, head.path, head.query
         self._headers, self._keeps = head.headers, True

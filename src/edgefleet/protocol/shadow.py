@@ -37,12 +37,12 @@ class ShadowSpec(Shadow, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shadow phase of a plan, on each device before its trial."""
 
     def offered(self) -> Shadow | None:
-        """What the offer says. None without a shadow phase."""
+        """The phase as the offer has it. None without a shadow phase."""
         return Shadow(**msgspec.structs.asdict(self)) if self.share else None
 
 
 class ShadowStatus(Wire, frozen=True, kw_only=True):
-    """What the serving process measured of a candidate since it was loaded as a shadow.
+    """The figures of a candidate since it was loaded as a shadow.
 
     ``samples`` requests were answered by both releases, or by the active one alone (``errors``).
     ``disagreement`` is the sum over the other samples of 1 minus their agreement, from 0 to 1 each.

@@ -246,7 +246,7 @@ class ActiveDevice:
     def _shadow(
         self, model: str, one: Served, now: float, active: Truth, truth: Truth, *, pause: Span
     ) -> ShadowStatus | None:
-        """What the process measured of a candidate beside the ``active`` release.
+        """The figures of a candidate beside the ``active`` release.
 
         There are no requests in the ``pause``.
         """
