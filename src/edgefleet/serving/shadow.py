@@ -1,4 +1,4 @@
-"""The measurements of a shadow: the choice of requests, the comparison of answers, and the counters.
+"""The measurements of a shadow: the chosen requests, the compared answers, and the counters.
 
 Nothing here runs a model; ``shadow_release`` does.
 """
