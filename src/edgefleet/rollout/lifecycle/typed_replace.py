@@ -36,6 +36,7 @@ from edgefleet.protocol.rollout import (
     TakenBack,
     Verdict,
 )
+from edgefleet.protocol.shadow import Shadow
 from edgefleet.protocol.why import Wait, WaitCode
 from edgefleet.rollout.lifecycle.bake import BakeAlert, BakeState, WindowBets
 from edgefleet.rollout.lifecycle.site_bets import SiteBets
@@ -190,6 +191,7 @@ class OfferChanges(TypedDict, total=False):
     max_cpu_increase: float | None
     max_memory_growth_mib_h: float | None
     max_attempts: int
+    shadow: Shadow | None
 
 
 class WaitChanges(TypedDict, total=False):
