@@ -16,14 +16,24 @@ from edgefleet.agent.table import IN_TRIAL, Stage
 from edgefleet.client.watch import ENDED
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import RolloutView, Status
+from edgefleet.protocol.shadow import ShadowSpec
 from support.three_models import CRASHES, HANG, SEGFAULT_MARK, Home, copy_of, release_folder
 
 UNREPORTED = "unreported"  # decided and stored; the hub does not know it yet
 NO_PHASE = "idle"
 PHASES = (*(stage.value for stage in Stage if stage is not Stage.IDLE), UNREPORTED)
 DECIDED = (OutcomeKind.CONFIRMED, OutcomeKind.TRIAL_FAILED, OutcomeKind.REVERTED)
-LONG = {Stage.FETCHING: 0.03, Stage.PROVING: 0.4, Stage.ACTIVATING: 0.3, Stage.WATCHING: 2.0}
+LONG = {
+    Stage.FETCHING: 0.03,
+    Stage.PROVING: 0.4,
+    Stage.SHADOWING: 1.0,
+    Stage.ACTIVATING: 0.3,
+    Stage.WATCHING: 2.0,
+}
 """Phases in which the kill comes at a drawn time, and the latest time in seconds."""
+ONCE = IN_TRIAL | {Stage.SHADOWING}
+"""Phases that fail if they are interrupted twice."""
+SHADOW = ShadowSpec(share=1.0, samples=10, for_s=5.0, max_disagreement=1.0)
 ROUND_S = 180.0
 ENDS = (HANG, *CRASHES)
 """Releases of the detector that end in their trial: by a request without an end, and by crashes."""
@@ -31,7 +41,7 @@ ENDS = (HANG, *CRASHES)
 
 @dataclass
 class Sweep:
-    """Rounds of two rollouts that are open at once: a good release, and a bad one."""
+    """Rounds of two rollouts that are open at once: a good release, with a shadow, and a bad one."""
 
     device: Home
     seed: int
@@ -53,7 +63,7 @@ class Sweep:
         device.unquarantine()
         device.publish(self._copy(good, "2", f"good-{number}"))
         device.publish(self._copy(bad, end if bad == "detector" else "3", f"bad-{number}"))
-        device.roll_out(good, f"good-{number}")
+        device.roll_out(good, f"good-{number}", SHADOW)
         device.roll_out(bad, f"bad-{number}")
         self._kill({good: self._targets(goal), bad: self._targets(goal)})
         kept, taken_back = device.ended(good), device.ended(bad)
@@ -120,7 +130,7 @@ class Sweep:
 
     @staticmethod
     def _in_trial(phases: dict[str, str]) -> set[str]:
-        return {model for model, phase in phases.items() if phase in IN_TRIAL}
+        return {model for model, phase in phases.items() if phase in ONCE}
 
     def _phase(self, state: AgentState | None, model: str) -> str:
         if state is None:

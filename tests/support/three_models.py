@@ -32,6 +32,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
 )
 from edgefleet.protocol.serving import ModelStatus
+from edgefleet.protocol.shadow import ShadowSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_process import AgentProcess
@@ -161,8 +162,14 @@ class Home:
         answers = self.expected.setdefault(model, {})
         answers[release] = answers_of(model, built.files[variant.artifact.sha256])
 
-    def roll_out(self, model: str, release: str) -> None:
-        spec = RolloutSpec(model=model, release=release, waves=(WaveSpec(percent=100),), gate=GATE)
+    def roll_out(self, model: str, release: str, shadow: ShadowSpec | None = None) -> None:
+        spec = RolloutSpec(
+            model=model,
+            release=release,
+            waves=(WaveSpec(percent=100),),
+            gate=GATE,
+            shadow=shadow or ShadowSpec(),
+        )
         client = self.hub.client()
         self.rollouts[model] = client.plan(spec).id
         self.offered[model] = release
