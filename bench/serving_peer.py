@@ -84,7 +84,7 @@ class Peer(Process):
         with log.open("wb") as errors:
             try:
                 command = [str(python), program, model, port, str(variant.batch)]
-                super().__init__(command, core, errors)
+                super().__init__(command, core, errors=errors)
             except ValueError:  # it printed no URL
                 raise Missing(self._reason("not started")) from None
 
