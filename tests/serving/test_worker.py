@@ -153,7 +153,7 @@ def test_going_back_is_a_change_of_route(tmp_path: Path) -> None:
         ask(process, models["b"])
         models["a"].path.unlink()  # nothing is loaded again
         back = process.activate(models["a"].activate("a"))
-        assert (back.release, back.stats.requests, back.worker) == ("a", 1, None)
+        assert (back.release, back.stats.requests, back.worker) == ("a", 0, None)
         assert ask(process, models["a"]) == "a"
 
 
