@@ -368,7 +368,8 @@ class ModelHost:
             if (route := loaded.route()) is not None
         }
         for model, route in self.routes.items():
-            if before.get(model) is not route:
+            last = before.get(model)
+            if last is None or (last is not route and last.stats is not route.stats):
                 route.stats = route.stats.restarted()
 
     def _status(self, loaded: Resident) -> ModelStatus:
