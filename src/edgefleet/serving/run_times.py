@@ -49,10 +49,10 @@ class RunTimes:
                 self.ran(size, mean)
 
 
-def bytes_of(inputs: Mapping[str, Tensor]) -> int:
-    """The size of all inputs. Its bit length is their size class."""
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """The size of all these tensors. Its bit length is their size class."""
     total = 0
-    for tensor in inputs.values():
+    for tensor in tensors.values():
         total += tensor.nbytes
     return total
 

@@ -14,6 +14,7 @@ from edgefleet.protocol.serving import ServedShadow
 from edgefleet.protocol.shadow import ShadowStatus
 from edgefleet.serving.comparisons import compare, worst_case
 from edgefleet.serving.limits import DETAIL_CHARS, SHADOW_BYTES
+from edgefleet.serving.run_times import bytes_of
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import LatencyHistogram, confidence_sum
 from edgefleet.serving.tensors import check_outputs
@@ -178,7 +179,7 @@ def reason_to_skip(
         return "outputs not asked"
     if items > max_batch:
         return "batch too large"
-    if sum(tensor.nbytes for tensor in inputs.values()) > SHADOW_BYTES:
+    if bytes_of(inputs) > SHADOW_BYTES:
         return "inputs too large"
     return ""
 

@@ -31,7 +31,7 @@ from edgefleet.serving.limits import (
 )
 from edgefleet.serving.memory_budget import decide
 from edgefleet.serving.resident import need_of
-from edgefleet.serving.run_times import RunTimes
+from edgefleet.serving.run_times import RunTimes, bytes_of
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.shadow import (
     Differs,
@@ -207,7 +207,7 @@ class ShadowRelease:
         def count() -> None:
             self.counts.answered(got, wanted, cpu_ns=cpu_ns, run_us=took_us)
 
-        is_large = sum(tensor.nbytes for tensor in got.values()) > SHADOW_COMPARE_BYTES
+        is_large = bytes_of(got) > SHADOW_COMPARE_BYTES
         if is_large or isinstance(self.counts.comparison, PluginComparison):
             await asyncio.to_thread(count)
         else:

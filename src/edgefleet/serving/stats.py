@@ -96,10 +96,8 @@ class Stats:
         ``sizes`` are their shares of it: of one request any number, else its items.
         """
         self.requests += len(took_us)
-        latency = self.latency
         for us in took_us:
-            latency.sum_us += us
-            latency.counts[bucket(us)] += 1
+            self.latency.record(us)
         self.answered_at = time.monotonic()
         if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
             for mean in _means(first_input, sizes):
