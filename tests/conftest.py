@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.agent_process import LOGS
+from support.agent_logs import LOGS
 
 # No test measures time. In CI examples are drawn alike in every run of one commit; at a desk each run
 # tries something new.

@@ -26,11 +26,9 @@ from edgefleet.protocol.release import Quality, ReleaseManifest
 from edgefleet.protocol.serving import ModelStatus, ServingStatus, model_status
 from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
+from support.agent_logs import LOGS
 from support.fake_hub import FakeHub
 from support.tiny_models import classifier, write_golden
-
-LOGS: list[Path] = []
-"""The logs of the agents that this process started. A failed test shows them, see conftest.py."""
 
 
 def only(state: AgentState) -> ModelState:
