@@ -28,13 +28,13 @@ from statistics import median
 from pod import Pod, pod
 from result_file import machine, show, write
 from serving_models import Serving, heavy, repeater
+from serving_requests import request, served, tiny_body
 from swaps import swap_heavy
 
 from edgefleet.base.errors import NetworkError
 from edgefleet.base.network import HttpLink
 from edgefleet.client.inference.load import LoadPlan, run_load
 from edgefleet.client.inference.load_report import LoadReport
-from serving import request, served, tiny_body
 
 POD_MIB, POD_CPUS = 512, 1.0
 CONNECTIONS = 128
@@ -42,6 +42,7 @@ IDLE = 256
 FLOATS = 2_000_000
 BODY_MB = 12
 QUEUED = 32
+FAILED_MS = 5000.0
 LIMITS: dict[str, tuple[str, float]] = {
     "accepted_p99_of_limit": ("<=", 2.0),
     "refusal_p99_ms": ("<=", 5.0),
@@ -55,7 +56,10 @@ LIMITS: dict[str, tuple[str, float]] = {
 
 
 class Probe:
-    """Health checks while it runs, each over the same connection or over a new one."""
+    """Health checks while it runs, each over the same connection or over a new one.
+
+    One without a good answer counts as failed, and as FAILED_MS.
+    """
 
     def __init__(self, url: str, *, fresh: bool) -> None:
         self._url = url
@@ -76,11 +80,12 @@ class Probe:
         while not self._stop.wait(0.05):
             began = time.perf_counter()
             try:
-                found = link.request("GET", "/v2/health/ready", timeout_s=5)
-                self.failed += found.status != 200
+                ready = link.request("GET", "/v2/health/ready", timeout_s=5).status == 200
             except NetworkError:
-                self.failed += 1
-            self.took_ms.append((time.perf_counter() - began) * 1000)
+                ready = False
+            self.failed += not ready
+            took_ms = (time.perf_counter() - began) * 1000
+            self.took_ms.append(took_ms if ready else FAILED_MS)
             if self._fresh:
                 link.close()
         link.close()

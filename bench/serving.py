@@ -26,13 +26,13 @@ from statistics import median
 import msgspec
 import numpy as np
 import onnxruntime
-from result_file import machine, write
+from overload import overload as four_times
+from overload import server_in
+from result_file import machine, show, write
 from serving_models import Process, Serving, heavy, image, tiny
+from serving_requests import Asked, Tensor, request, served, tiny_body
 
-from edgefleet.base.errors import NetworkError
-from edgefleet.base.network import HttpLink
-from edgefleet.client.inference.load import LoadPlan, run_load
-from edgefleet.protocol.serving import ServedModel, ServedRelease
+from edgefleet.protocol.serving import ServedRelease
 
 HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -53,27 +53,6 @@ LIMITS: dict[str, tuple[str, float]] = {
     "overload_health_max_ms": ("<=", 100.0),
     "overload_recovery_s": ("<=", 1.0),
 }
-
-
-class Tensor(msgspec.Struct):
-    name: str
-    shape: tuple[int, ...]
-    datatype: str
-    data: list[float]
-
-
-class Asked(msgspec.Struct):
-    inputs: tuple[Tensor, ...]
-
-
-def tiny_body(client: int = 0) -> bytes:
-    values = np.random.default_rng(7 + client).random(64).round(4).tolist()
-    return msgspec.json.encode(Asked((Tensor("x", (1, 64), "FP32", values),)))
-
-
-def request(model: str, body: bytes, headers: str = "") -> bytes:
-    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: bench\r\n{headers}"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def in_process(release: ServedRelease, body: bytes, seconds: float) -> float:
@@ -135,10 +114,6 @@ def load(
     # The rate of a core that the server has for itself: what a neighbour used does not count.
     found["rate_of_cpu"] = found["answers"] / max(cpu_s, 1e-9)
     return found
-
-
-def served(model: str, release: ServedRelease, **more: object) -> ServedModel:
-    return ServedModel(model=model, confirmed=release, **more)
 
 
 def hot_path(folder: Path) -> dict[str, object]:
@@ -258,78 +233,12 @@ def memory(folder: Path) -> dict[str, float]:
     }
 
 
-class Health:
-    """The slowest health check while it runs, in milliseconds."""
-
-    def __init__(self, url: str) -> None:
-        self._link = HttpLink(url)
-        self._stop = threading.Event()
-        self.took_ms: list[float] = []
-        self._thread = threading.Thread(target=self._ask)
-        self._thread.start()
-
-    def end(self) -> float:
-        self._stop.set()
-        self._thread.join()
-        self._link.close()
-        return max(self.took_ms)
-
-    def _ask(self) -> None:
-        while not self._stop.wait(0.05):
-            began = time.perf_counter()
-            try:
-                ready = self._link.request("GET", "/v2/health/ready", timeout_s=5).status == 200
-            except NetworkError:
-                ready = False
-            self.took_ms.append((time.perf_counter() - began) * 1000 if ready else 5000.0)
-
-
 def overload(folder: Path, seconds: float) -> dict[str, float]:
-    """Four times the rate that a model of some milliseconds can answer, in an open loop."""
-    os.sched_setaffinity(0, {LOAD_CORE})
-    release = heavy(folder / "slow.onnx", "1", 50)
-    server = Serving(folder, SERVER_CORE)
-    try:
-        server.apply(served("slow", release))
-        data = request("slow", tiny_body())
-        host, port = server.address
-        steady = run_load(LoadPlan(host, port, data, 1, 3.0, warm_up_s=0.5), "slow", "1")
-        before = server.memory_mib("Pss")
-        health = Health(server.url)
-        rate = 4 * steady.per_second
-        plan = LoadPlan(host, port, data, 128, seconds, rate=rate, warm_up_s=1.0)
-        hard = run_load(plan, "slow", "1")
-        slowest = health.end()
-        after = server.memory_mib("Pss")
-        began = time.perf_counter()
-        run_load(LoadPlan(host, port, data, 1, 1.0, requests=1), "slow", "1")
-        recovery_s = time.perf_counter() - began
-    finally:
-        server.end()
-        os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE})
-    # The limit of a latency: each place of the queue, and the run itself, at the steady pace.
-    limit_us = 33 * steady.service_us.p50
-    return {
-        "overload_s": seconds,
-        "overload_rate": rate,
-        "steady_per_s": steady.per_second,
-        "steady_p50_us": steady.service_us.p50,
-        "accepted_per_s": hard.per_second,
-        "refused": sum(hard.errors.values()),
-        "not_sent": hard.not_sent,
-        "other_errors": sum(n for code, n in hard.errors.items() if code != "overloaded"),
-        "accepted_p99_us": hard.service_us.p99,
-        "overload_accepted_p99_of_limit": hard.service_us.p99 / limit_us,
-        "overload_refusal_p99_ms": hard.refusal_us.p99 / 1000,
-        "overload_health_max_ms": slowest,
-        "overload_recovery_s": recovery_s,
-        "memory_grew_mib": after - before,
-    }
-
-
-def kept(name: str, value: float) -> bool:
-    how, limit = LIMITS[name]
-    return value <= limit if how == "<=" else value >= limit
+    """Four times the rate of a model of some milliseconds. See bench/overload.py, in a pod."""
+    with server_in(folder, None) as server:
+        server.apply(served("slow", heavy(folder / "slow.onnx", "1", 50)))
+        found = four_times(server, None, "slow", seconds)
+    return {f"overload_{name}": value for name, value in found.items()}
 
 
 def main() -> int:
@@ -351,14 +260,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             found = measure(Path(name))
         result[part] = found
-        for figure, value in found.items():
-            if not isinstance(value, float):
-                continue
-            how, limit = LIMITS.get(figure, ("", 0.0))
-            bad = bool(how) and not kept(figure, value)
-            failed = failed or bad
-            wanted = f"  wanted {how} {limit:g}{'  MISSED' if bad else ''}" if how else ""
-            print(f"{figure:34}{value:12.3f}{wanted}", flush=True)
+        figures = {name: one for name, one in found.items() if isinstance(one, float)}
+        failed = not show(part, figures, LIMITS) or failed
     result["limits"] = {name: f"{how} {limit:g}" for name, (how, limit) in LIMITS.items()}
     print(f"{machine()}\nload {os.getloadavg()}\nwritten to {write('serving', result)}")
     return 1 if failed else 0

@@ -43,9 +43,10 @@ import onnxruntime
 from result_file import machine, write
 from serving_models import Serving, heavy, layers, tiny
 from serving_peer import Missing, Peer, Variant, ask
+from serving_requests import served, tiny_body
 
 from edgefleet.protocol.serving import ServedRelease
-from serving import LOAD_CORE, SERVER_CORE, load, served, tiny_body
+from serving import LOAD_CORE, SERVER_CORE, load
 
 LIMITS = {"mlserver": 20.0, "litserve": 30.0, "kserve": 25.0, "bentoml": 50.0}
 CONNECTIONS = 16

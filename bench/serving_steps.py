@@ -19,6 +19,7 @@ from typing import cast
 import numpy as np
 import uvloop
 from serving_models import image, tiny
+from serving_requests import request, served, tiny_body
 
 from edgefleet.http1.connection import Connection
 from edgefleet.http1.server import Listener
@@ -27,7 +28,7 @@ from edgefleet.serving.limits import INFERENCE
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest
 from edgefleet.serving.routes import render_error
-from serving import in_process, request, served, tiny_body
+from serving import in_process
 
 ROUNDS = 7
 RAW = "Inference-Header-Content-Length: 0\r\n"

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from result_file import machine, show, write
 from serving_models import Serving, heavy, small
+from serving_requests import request, served, tiny_body
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.client.inference.load import LoadPlan, run_load
 from edgefleet.client.inference.load_report import LoadReport
 from edgefleet.protocol.serving import ServedRelease
-from serving import request, served, tiny_body
 
 CONNECTIONS = 4
 SERVER_CORE = 0
