@@ -88,7 +88,7 @@ def _observe(context: StepContext, status: ServingStatus | None) -> None:
 
 
 def _is_applied(device: DeviceContext) -> bool:
-    """Whether the serving process was told of the shadow."""
+    """Whether the serving process has been given the shadow: no Apply is due or on its way."""
     soft = device.soft
     return soft.switch is None and soft.switch_at is None and not device.is_apply_due
 

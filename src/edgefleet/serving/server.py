@@ -17,6 +17,7 @@ from edgefleet.http1.server import listen
 from edgefleet.protocol.fallback import FallbackSettings
 from edgefleet.serving.bounds import Bounds
 from edgefleet.serving.client_quota import ClientQuota
+from edgefleet.serving.connection_bounds import within
 from edgefleet.serving.control import Control
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import CONTROL, INFERENCE, OTHER_FILES, STOP_S
@@ -140,15 +141,11 @@ def _rest(
 
 
 def limits_of(bounds: Bounds) -> ConnectionLimits:
+    """The limits of the REST listener."""
     return replace(
-        INFERENCE,
+        within(INFERENCE, bounds),
         body_bytes=bounds.body_bytes,
         buffered_bytes=bounds.bodies_bytes,
-        connections=bounds.connections,
-        peer_connections=bounds.of_peer,
-        reserved_connections=bounds.reserved_connections,
-        body_s=float(bounds.body_s),
-        idle_s=float(bounds.idle_s),
     )
 
 

@@ -42,7 +42,7 @@ from edgefleet.serving.shadow import (
 )
 from edgefleet.serving.worker_release import WorkerRelease
 
-_KILLED: Final = (OUT_OF_MEMORY, "SIGKILL")  # the system ends a shadow first, whoever used memory
+_KILLED: Final = (OUT_OF_MEMORY, "SIGKILL")  # by the system: no fault of the candidate
 
 
 class _NeverFast(RunTimes):

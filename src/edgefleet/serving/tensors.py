@@ -246,7 +246,7 @@ def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    """Whether a tensor of ``shape`` may be where -1 stands for any size."""
+    """Whether ``shape`` has the ``declared`` sizes, of which -1 is any size."""
     if len(shape) != len(declared):
         return False
     for size, wanted in zip(shape, declared, strict=True):

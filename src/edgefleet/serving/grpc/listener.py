@@ -1,10 +1,9 @@
 """The listener of gRPC."""
 
-from dataclasses import replace
-
 from edgefleet.http2.server import Listener, listen
 from edgefleet.serving.bounds import Bounds
 from edgefleet.serving.client_quota import ClientQuota
+from edgefleet.serving.connection_bounds import within
 from edgefleet.serving.grpc.service import GrpcService
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import GRPC
@@ -25,12 +24,4 @@ async def listen_grpc(
         buffered_bytes=bounds.bodies_bytes,
         quota=quota,
     )
-    limits = replace(
-        GRPC,
-        connections=bounds.connections,
-        peer_connections=bounds.of_peer,
-        reserved_connections=bounds.reserved_connections,
-        body_s=float(bounds.body_s),
-        idle_s=float(bounds.idle_s),
-    )
-    return await listen(service, host=host, port=port, limits=limits)
+    return await listen(service, host=host, port=port, limits=within(GRPC, bounds))
