@@ -4,7 +4,7 @@ import pytest
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import Phase
-from edgefleet.protocol.rollout import Status, Verb
+from edgefleet.protocol.rollout import Judgement, Status, Verb
 from edgefleet.testing import FakeDevice, Fate
 from support.fleets import CheckedFleet
 from support.plans import GATE, MODEL, spec
@@ -246,3 +246,34 @@ def test_the_revert_of_a_completed_rollout_goes_on_until_all_devices_are_back():
     assert (fleet.view(rollout).status, fleet.view(rollout).ended_at) == (Status.REVERTING, None)
     ended = fleet.finish(rollout)
     assert (ended.status, ended.ended_at) == (Status.REVERTED, fleet.now)
+
+
+@pytest.mark.parametrize("verb", [Verb.HALT, Verb.REVERT])
+def test_a_wave_that_an_operator_ends_keeps_the_judgement_that_was_shown(verb: Verb):
+    """It is newer than the one that the last evaluation stored."""
+    fleet = CheckedFleet(3, tick_s=5.0)
+    fleet.publish("1")
+    fleet.finish(fleet.start(spec("1", 100)))
+    fleet.publish("2", fate=lambda _: Fate.FAILS)
+    rollout = fleet.start(spec("2", 100))
+
+    def shown_and_stored() -> tuple[Judgement | None, Judgement | None]:
+        (stored,) = (state for state in fleet.engine.states() if state.id == rollout)
+        return fleet.view(rollout).waves[0].judgement, stored.waves[0].judgement
+
+    for _ in range(100):
+        fleet.tick(0.5)
+        shown, stored = shown_and_stored()
+        if (
+            shown is not None
+            and shown.evidence.failed
+            and (not stored or stored.text != shown.text)
+        ):
+            break
+    else:
+        pytest.fail("the judgements are never apart")
+    fleet.command(rollout, verb)
+    assert shown_and_stored() == (shown, shown)
+    fleet.tick(60)
+    kept, _ = shown_and_stored()
+    assert kept == shown

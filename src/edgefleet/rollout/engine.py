@@ -465,6 +465,7 @@ class Engine:
             others,
             now,
             evidence=lambda: self._status.census(active, now).evidence,
+            judgement=lambda: self._status.judge(active, self._status.census(active, now), now),
         )
 
     def _change(self, active: ActiveRollout, event: Event, now: float) -> Change:

@@ -37,11 +37,12 @@ class NextTransition:
         now: float,
         *,
         evidence: Callable[[], Evidence],
+        judgement: Callable[[], Judgement | None],
     ) -> Event:
         """The event for ``verb``. ``others`` are all other rollouts.
 
-        ``evidence`` returns the current evidence. Raises OperatorError ``verb_not_now``, or
-        ``rollout_overlap`` if another rollout acts on common devices.
+        ``evidence`` and ``judgement`` return those of the open wave now. Raises OperatorError
+        ``verb_not_now``, or ``rollout_overlap`` if another rollout acts on common devices.
         """
         match verb:
             case Verb.START:
@@ -68,11 +69,11 @@ class NextTransition:
                 steps.check_allowed(active.state, RolloutSignal.ADVANCED)
                 return self._onward(active, steps.by_hand(evidence(), now), by_hand=True)
             case Verb.HALT:
-                return events.Halted()
+                return events.Halted(judgement=judgement())
             case Verb.REVERT:
                 steps.check_allowed(active.state, RolloutSignal.REVERT_REQUESTED)
                 plan.check_free(active.scope, active.model, others, ACTING)
-                return events.RevertRequested()
+                return events.RevertRequested(judgement=judgement())
 
     def by_gate(self, active: ActiveRollout, judgement: Judgement) -> Event | None:
         """The event for a judgement of the gate. None if the judgement changes nothing."""

@@ -93,11 +93,17 @@ class BakeEnded(Wire, frozen=True, kw_only=True):
 
 
 class Halted(Wire, frozen=True, kw_only=True):
+    """``judgement``: of the open wave as the operator saw it. None if no wave is judged now."""
+
     signal: ClassVar[RolloutSignal] = RolloutSignal.HALTED
+    judgement: Judgement | None = None
 
 
 class RevertRequested(Wire, frozen=True, kw_only=True):
+    """``judgement``: as in Halted."""
+
     signal: ClassVar[RolloutSignal] = RolloutSignal.REVERT_REQUESTED
+    judgement: Judgement | None = None
 
 
 class GateFailed(Wire, frozen=True, kw_only=True):
