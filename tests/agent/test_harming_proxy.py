@@ -33,7 +33,7 @@ from edgefleet.protocol.serving import LiveStats, ModelStatus, ProveResult, Serv
 from edgefleet.security.signing import sign_manifest
 from support.agent_world import FACTS, manifest
 from support.device_world import KEY
-from support.fake_hub import TOKEN, FakeHub, fake_hub
+from support.fake_hub import FakeHub, fake_hub
 from support.harming_proxy import HARMS, HarmingProxy, harming_proxy
 from support.memory_storage import MemoryStorage
 
@@ -107,11 +107,11 @@ def publish(hub: FakeHub) -> None:
     )  # fmt: skip
 
 
-def device(proxy: HarmingProxy, seed: int) -> Loop:
+def device(proxy: HarmingProxy, token: str, seed: int) -> Loop:
     """The loop of a device that is enrolled."""
     disk, runtime, clock = MemoryStorage(), Runtime(), SystemClock()
     credential = Credential(
-        hub=proxy.url, device="device", token=TOKEN, checkin_url=proxy.url, interval_s=INTERVAL_S
+        hub=proxy.url, device="device", token=token, checkin_url=proxy.url, interval_s=INTERVAL_S
     )
     enrolment = Enrolment(claim="", name="device", facts=FACTS, labels={})
     hub = HubLink(proxy.url, credential, enrolment, disk, HttpLink, entropy=SeededEntropy(seed))
@@ -144,10 +144,11 @@ def test_devices_behind_a_proxy_that_harms_answers_all_end_on_the_release(
     with contextlib.ExitStack() as stack:
         for seed in range(first, first + DEVICES):
             hub = stack.enter_context(fake_hub())
+            hub.token = f"of {seed}"  # one wrong bit in a port leads to the hub of another device
             publish(hub)
             proxy = stack.enter_context(harming_proxy(hub.url, seed=seed, share=0.3))
             hub.url = proxy.url  # also for check-ins
-            loop = device(proxy, seed)
+            loop = device(proxy, hub.token, seed)
             running = threading.Thread(target=loop.run, kwargs={"keep_serving": False})
             running.start()
             stack.callback(running.join, 30)

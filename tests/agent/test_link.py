@@ -237,3 +237,21 @@ def test_an_answer_nested_without_end_is_a_check_in_that_failed(
     monkeypatch.setattr(HttpLink, "request", answer)
     assert isinstance(failed := link.check_in(SAID), CheckInFailed)
     assert failed.code == "answer_malformed"
+
+
+@pytest.mark.parametrize("answers", ["page", "credential_invalid", "device_removed"])
+def test_a_hub_whose_address_another_server_has_now_is_found_again(
+    hub: FakeHub, storage: FolderStorage, answers: str
+) -> None:
+    before = enrolled(hub, storage)
+    with fake_hub() as other:
+        other.token, other.refuse_with = "of another device", answers
+        other.failing = answers == "page"
+        link = linked(hub, msgspec.structs.replace(before, checkin_url=other.url), storage)
+        failed = link.check_in(SAID)
+        assert isinstance(failed, CheckInFailed)
+        assert failed.code == ("answer_malformed" if answers == "page" else answers)
+        assert isinstance(link.check_in(SAID), CheckInAnswered)
+        assert (link.credential, load_credential(storage)) == (before, before)
+        link.close()
+    assert len(hub.enrolled) == 1, "the device is not new"

@@ -35,6 +35,7 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.url = ""
+        self.token = TOKEN  # of its one device
         self.claims = {"claim-1"}
         self.interval_s = 0.1
         self.offers: dict[str, Offer] = {}  # by model, of the oldest rollout first
@@ -171,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = self.path.rpartition("/")[2]
         if self.path == "/device/v1/endpoints":
             self._say(200, encode(Endpoints(checkin_url=self.hub.url)))
-        elif self.headers["Authorization"] != f"Bearer {TOKEN}":
+        elif self.headers["Authorization"] != f"Bearer {self.hub.token}":
             self._say(401, encode(problem(DeviceError("credential_invalid", "no"))))
         elif name in self.hub.manifests:
             self._say(200, self.hub.manifests[name])
@@ -197,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _check_token(self) -> None:
-        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+        if self.headers["Authorization"] != f"Bearer {self.hub.token}":
             raise DeviceError(self.hub.refuse_with, "no")
 
     def _check_in(self, said: CheckIn) -> None:
@@ -221,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             encode(
                 EnrolAnswer(
                     device=request.name,
-                    token=TOKEN,
+                    token=self.hub.token,
                     checkin_url=self.hub.url,
                     interval_s=self.hub.interval_s,
                 )

@@ -149,7 +149,7 @@ class HubLink:
         return {} if credential is None else {"Authorization": f"Bearer {credential.token}"}
 
     def check_in(self, check_in: CheckIn) -> CheckInAnswered | CheckInFailed:
-        """Send a check-in. If that fails, ask the hub for its current check-in address."""
+        """Send a check-in. If no answer of the hub comes, ask it for its check-in address."""
         try:
             credential = self._enrolled()
             answer = self._post(credential, check_in)
@@ -163,7 +163,9 @@ class HubLink:
             parsed = _read(answer, CheckInAnswer)
         except EdgefleetError as error:
             self._run_is_known = False
-            if error.code in (UNKNOWN, *_NEED_CLAIM):
+            of_another = isinstance(error, NetworkError) or error.code in (UNKNOWN, *_NEED_CLAIM)
+            moved = of_another and self._renew_checkin_url()
+            if not moved and error.code in (UNKNOWN, *_NEED_CLAIM):
                 self._enrol_again(credential, error.code)
             return self._failed(check_in, error, next_seq=_next_seq(answer.body))
         self._run_is_known = True
@@ -265,19 +267,26 @@ class HubLink:
             self.credential = new
             _store(self._storage, new)
 
-    def _renew_checkin_url(self) -> None:
-        """Ask the hub for its check-in address, which may change with a restart."""
+    def _renew_checkin_url(self) -> bool:
+        """Ask the hub for its check-in address, which may change with a restart.
+
+        Another server may have the known one by now. Returns whether there is a new address.
+        """
         credential = self.credential
         if credential is None:
-            return
+            return False
         with contextlib.closing(self._open_link(self._hub)) as link:
             try:
                 answer = link.request("GET", ENDPOINTS_PATH, headers=self.headers())
                 url = _read(answer, Endpoints).checkin_url
             except EdgefleetError:
-                return  # keep the known address; the failed check-in is reported
+                return False  # keep the known address; the failed check-in is reported
         self._has_moved = False
         self._keep(credential, checkin_url=url)
+        if url == credential.checkin_url:
+            return False
+        self.close()
+        return True
 
 
 class Unenrolled(Exception):  # noqa: N818 - ends the agent of a new device
