@@ -1,0 +1,43 @@
+"""What was measured on one candidate, as the artifact that will ship, in its own runtime."""
+
+from edgefleet.optimize.recipe import Recipe
+from edgefleet.protocol.device import Digest
+from edgefleet.protocol.wire import Wire
+
+
+class Latency(Wire, frozen=True, kw_only=True):
+    """Seconds of a run at the profile's batch, over ``runs`` interleaved with other candidates."""
+
+    p50_s: float
+    p10_s: float
+    runs: int
+
+
+class Measurement(Wire, frozen=True, kw_only=True):
+    """The facts of one candidate. Sizes in bytes.
+
+    ``value`` is the metric over all evaluation cases. ``cases`` are the scores of single cases, in
+    the order of the evaluation data, where the metric has such (0 or 1 for right and wrong); empty
+    where only the whole set has a value (mAP, IoU). ``outputs_digest`` is that of all outputs.
+    """
+
+    recipe: Recipe
+    sha256: Digest
+    size_bytes: int
+    compressed_bytes: int  # zlib, as a transfer
+    delta_bytes: int | None  # against the artifact that devices have. None: there is none
+    value: float
+    cases: tuple[float, ...]
+    latency: Latency
+    peak_memory_bytes: int  # of the process that ran it, beyond one that loaded no model
+    batch: int
+    outputs_digest: Digest
+
+
+class Budget(Wire, frozen=True, kw_only=True):
+    """What a variant may cost on its profile. None: no limit."""
+
+    keep: float = 0.99  # least share of the baseline's metric
+    memory_bytes: int | None = None
+    latency_s: float | None = None
+    size_bytes: int | None = None
