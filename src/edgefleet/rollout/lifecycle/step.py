@@ -258,7 +258,7 @@ def _grown(
 ) -> tuple[RolloutState, tuple[AuditLine, ...]]:
     """The step of an event that adds devices to the open wave."""
     wave = state.open_wave
-    grown = resized(waits_for(state, event.judgement), event.openings[-1])
+    grown = resized(waits_for(state, event.judgement), event.openings[-1], now)
     grown = replace(grown, since=now, revision=state.revision + 1, text=_wave_text(grown))
     if wave is None or wave.by_handfuls:  # told when its handfuls began
         return grown, ()
