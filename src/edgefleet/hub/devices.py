@@ -63,7 +63,7 @@ class Devices:
         self._removed: dict[int, float] = {}  # when, of those whose removal ``load`` has to repeat
 
     def load(self) -> None:
-        """Restore all devices from the store. Those of ``removed_on_load`` are still to be removed."""
+        """Restore all devices from the store. Those in ``removed_on_load`` are removed later."""
         for device in self._store.reader.load_devices():
             self._add(device)
         for at in self._store.reader.load_standings():
