@@ -97,12 +97,14 @@ class Invariants:
             raise BrokenError(f"{inside} is not {wave.percent} % of {len(online)} online devices")
 
     def rows_that(self, rollout: str, kinds: Iterable[OutcomeKind]) -> set[int]:
-        """The rows with a stored outcome of one of ``kinds``."""
-        wanted = set(kinds)
+        """The rows with a stored outcome of one of ``kinds``, but for removed devices."""
+        wanted, removed = set(kinds), self.fleet.engine.fleet.is_removed
         return {
             stored.row
             for stored in self.fleet.outcomes
-            if stored.outcome.rollout == rollout and stored.outcome.kind in wanted
+            if stored.outcome.rollout == rollout
+            and stored.outcome.kind in wanted
+            and not removed(stored.row)
         }
 
     def _check_cuts(self, state: RolloutState, view: RolloutView) -> None:

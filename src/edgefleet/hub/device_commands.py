@@ -88,6 +88,7 @@ class DeviceCommands:
     async def remove(self, row: int, request: RemoveDevice) -> RemovedDevice:
         """Remove a device. Its row, its reports and its audit entries stay in the store."""
         name, removed = self._engine.fleet.name(row), RemovedDevice(name="")
+        at = self._clock.now()
         line = self._line("remove", row, request.person, request.note)
 
         def committed(_none: None) -> None:
@@ -96,12 +97,12 @@ class DeviceCommands:
                 return
             self._devices.keep_credential_name(row)
             self._truth.forget(row)
-            left = self._engine.remove_device(row)
+            left = self._engine.remove_device(row, at)
             removed = RemovedDevice(
                 name=name, reports={one: standing.name.lower() for one, standing in left.items()}
             )
 
-        await self._store.remove_device(row, line, self._clock.now(), committed)
+        await self._store.remove_device(row, line, at, committed)
         return removed
 
     def _line(self, action: str, row: int, person: str, detail: str) -> AuditLine:

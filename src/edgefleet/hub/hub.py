@@ -194,11 +194,13 @@ class Hub:
         self._devices.load()
         self._rollout_commands.load()
         self.restored.load()
-        self.copied.load()
-        self._truth.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
+        for row, at in self._devices.removed_on_load().items():
+            self._engine.remove_device(row, at)
+        self.copied.load()
+        self._truth.load()
         self._store.start(self._metrics.commit_seconds.observe)
 
     async def close(self) -> None:

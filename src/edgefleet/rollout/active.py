@@ -109,6 +109,7 @@ class ActiveRollout:
     _holdback_from: int | None = field(init=False, default=None)  # positions held back in the bake
     _has_alert: bool = field(init=False, default=False)  # an alert: no further device begins
     _sampled_below: int | None = field(init=False, default=None)
+    _gone: list[tuple[float, int]] = field(init=False)  # removed devices: when, and first wave
     _enrolled: int = field(init=False)  # rows in the fleet when the open wave opened
     offer: Offer = field(init=False)  # the answer to a device that should run the release
     switch: Switch = field(init=False)  # as the scores of the other models on a device name it
@@ -125,6 +126,7 @@ class ActiveRollout:
             max_memory_growth_mib_h=self.state.spec.gate.max_memory_growth_mib_h,
             shadow=self.state.spec.shadow.offered(),
         )
+        self._gone = []
         self.taken = TakenParts((), self.ledger, self.scope.label_values)
         self.tally = Tally(
             self.state.classes,
@@ -219,17 +221,24 @@ class ActiveRollout:
         """
         return self.tally.count(_TRIAL) + self.reservations.reserved
 
-    def forget(self, row: int) -> DeviceStanding:
-        """Drop all that is known of a device: it is removed. Returns its standing before.
+    def forget(self, row: int, at: float) -> DeviceStanding:
+        """Drop all that is known of a device, removed at ``at``. Returns its standing before.
 
         To be called before its labels change. Figures that are summed over devices keep its part.
         """
         before = self.ledger.forget(row)
+        if self.scope.eligible(row):
+            self._gone.append((at, int(self.waves_of(np.array([row]))[0])))
         if before is not _NONE:
             self.tally.move(row, before, _NONE)
         self.reservations.forget(row)
         self.dark = self.dark[self.dark != row]
         return before
+
+    def gone(self, index: int) -> int:
+        """Devices of the cut of this wave that were removed since it was counted."""
+        since = self.state.waves[index].counted_at
+        return sum(at >= since and 0 <= wave <= index for at, wave in self._gone)
 
     def note_progress(self, row: int, at: float) -> None:
         """Record a start. Newcomers to the wave do not prolong the wait for stragglers."""

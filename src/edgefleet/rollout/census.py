@@ -293,7 +293,8 @@ def closed_evidence(active: ActiveRollout, fleet: Fleet, now: float) -> Evidence
     taken_back = sum(active.tally.out[1:])
     count = {standing: active.tally.count(standing) for standing in DeviceStanding if standing}
     judged = Evidence() if wave.judgement is None else wave.judgement.evidence
-    cut = max(wave.cut or 0, sum(count.values()) + taken_back)
+    left = (wave.cut or 0) - active.gone(active.state.wave or 0)
+    cut = max(left, sum(count.values()) + taken_back)
     dark, excused = _silent(active, fleet, now), len(active.set_aside.failed)
     silent, aside = (int(np.count_nonzero(one)) for one in (dark.counted, dark.set_aside))
     reasons = _reasons(active, silent)

@@ -364,14 +364,16 @@ class Engine:
         """Clear the device, which had ``rollbacks``. The decision is durable."""
         self._fleet_wide.quarantine.unquarantine(model, row, rollbacks)
 
-    def remove_device(self, row: int) -> dict[str, DeviceStanding]:
+    def remove_device(self, row: int, at: float) -> dict[str, DeviceStanding]:
         """Remove a device from the fleet and from every rollout. The removal is durable.
 
-        Returns its standing in each open rollout that had reports of it.
+        After a restart it is repeated with its time ``at``, once the rollouts have their reports:
+        the labels of the device say of which cuts it was a part. Returns its standing in each open
+        rollout that had reports of it.
         """
         found: dict[str, DeviceStanding] = {}
         for active in self._newest_first():
-            standing = active.forget(row)
+            standing = active.forget(row, at)
             if standing is not DeviceStanding.NONE and active.state.status in OPEN:
                 found[active.state.id] = standing
         self._fleet_wide.quarantine.forget(row)

@@ -56,7 +56,7 @@ class _Enrolled:
     comparisons: tuple[str, ...] = ()
     hashed: str = ""  # the name at enrolment of a renamed device
     disk_fault: str = ""  # as it reported with its facts
-    is_removed: bool = False
+    removed_at: float | None = None
 
 
 class MemoryHub:
@@ -147,9 +147,9 @@ class MemoryHub:
             before,
             name=f"{before.name}/{row}",
             hashed=before.hashed or before.name,
-            is_removed=True,
+            removed_at=self.now,
         )
-        self.engine.remove_device(row)
+        self.engine.remove_device(row, self.now)
 
     def plan(self, spec: RolloutSpec, *, salt: int | None = None) -> str:
         """Plan a rollout. Returns its id. Raises OperatorError if the engine refuses the plan.
@@ -255,6 +255,9 @@ class MemoryHub:
             self.engine.load(state)
         for stored in self.outcomes[::way]:
             self.engine.intake.record(stored.row, stored.outcome, stored.at)
+        for row, enrolled in enumerate(self._enrolled):
+            if enrolled.removed_at is not None:
+                self.engine.remove_device(row, enrolled.removed_at)
         for (model, row), rollbacks in self._unquarantined.items():
             self.engine.unquarantine(model, row, rollbacks)
 
@@ -303,6 +306,4 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         hashed=enrolled.hashed,
     )
     engine.fleet.disk_faults.set(row, enrolled.disk_fault)
-    if enrolled.is_removed:
-        engine.fleet.remove(row)
     return row

@@ -51,7 +51,7 @@ class Reader:
                 msgspec.json.decode(facts, type=Facts),
                 own_labels=json.loads(own),
                 enrolled_as=first_name,
-                is_removed=removed_at is not None,
+                removed_at=removed_at,
             )
 
     def load_standings(self) -> Iterator[StoredStanding]:

@@ -17,7 +17,7 @@ class StoredDevice:
     facts: Facts
     own_labels: Mapping[str, str] = field(default_factory=dict[str, str])  # of the device itself
     enrolled_as: str | None = None  # in its credential, if that is not its name
-    is_removed: bool = False
+    removed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

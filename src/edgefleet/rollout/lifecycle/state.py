@@ -1,5 +1,6 @@
 """The durable state of a rollout: one frozen value, stored as JSON."""
 
+import math
 from collections.abc import Collection
 from typing import Final
 
@@ -59,6 +60,7 @@ class WaveState(Wire, frozen=True, kw_only=True):
     selector: str = ""
     is_rest: bool = False  # the last wave, for all devices that the plan does not name
     cut: int | None = None
+    cut_at: float | None = None  # when it was counted. None in older states: when the wave opened
     threshold: str | None = None
     population: int | None = None
     rows: int | None = None
@@ -68,6 +70,12 @@ class WaveState(Wire, frozen=True, kw_only=True):
     opened_at: float | None = None
     closed_at: float | None = None
     judgement: Judgement | None = None  # ``at``: since when verdict and reason are these
+
+    @property
+    def counted_at(self) -> float:
+        """When ``cut`` was counted. Infinite for a wave that has not opened."""
+        at = self.opened_at if self.cut_at is None else self.cut_at
+        return math.inf if at is None else at
 
     @property
     def holdback(self) -> int:

@@ -110,6 +110,7 @@ class WaveChanges(TypedDict, total=False):
     selector: str
     is_rest: bool
     cut: int | None
+    cut_at: float | None
     threshold: str | None
     population: int | None
     rows: int | None

@@ -35,7 +35,7 @@ def walked(
     wave = state.open_wave
     if wave is not None and wave.by_handfuls and openings:
         whole = replace_wave(state, judgement=judgement, handfuls_at=wave.opened_at, opened_at=now)
-        state = resized(whole, openings[0])
+        state = resized(whole, openings[0], now)
         openings = openings[1:]
         if not openings and not closed:
             return state
@@ -51,10 +51,10 @@ def walked(
 def open_next(state: RolloutState, opening: Opening, now: float) -> RolloutState:
     index = 0 if state.wave is None else state.wave + 1
     state = replace(state, wave=index)
-    return resized(replace_wave(state, opened_at=now), opening)
+    return resized(replace_wave(state, opened_at=now), opening, now)
 
 
-def resized(state: RolloutState, opening: Opening) -> RolloutState:
+def resized(state: RolloutState, opening: Opening, now: float) -> RolloutState:
     """The state with the cut of ``opening`` for its open wave."""
     sizes = state.sizes
     begins_small = state.wave == 0 and opening.population <= SMALL_FLEET
@@ -63,6 +63,7 @@ def resized(state: RolloutState, opening: Opening) -> RolloutState:
     return replace_wave(
         state,
         cut=opening.cut,
+        cut_at=now,
         threshold=opening.threshold,
         population=opening.population,
         rows=opening.rows,

@@ -1,4 +1,4 @@
-"""The quarantined and the copied devices that a completed rollout does not give its release."""
+"""The devices that do not run the release of a completed rollout, and why."""
 
 from dataclasses import dataclass, field
 
@@ -28,17 +28,22 @@ class LeftOut:
     copied: Rows = field(default_factory=_no_rows)
     devices: int = 0
     running: int = 0
-    failed: int = 0  # those that failed or refused it, without the rows above
+    deferred: int = 0  # those that try again, without the rows above
+    failed: int = 0  # those that failed or refused it, likewise
 
     @property
     def text(self) -> str:
         """``on 1 of 3 devices: 2 quarantined``. Empty if no device is left out."""
-        counts = {"quarantined": len(self.quarantined), "copied": len(self.copied)}
+        counts = {
+            "quarantined": len(self.quarantined),
+            "copied": len(self.copied),
+            "deferred it": self.deferred,
+            "failed or refused it": self.failed,
+        }
         if not any(counts.values()):
             return ""
-        rest = self.devices - self.running - sum(counts.values()) - self.failed
+        rest = self.devices - self.running - sum(counts.values())
         named = [f"{count} {what}" for what, count in counts.items() if count]
-        named += [f"{self.failed} failed or refused it"] if self.failed else []
         named += [f"{rest} not yet"] if rest else []
         return f" on {self.running} of {self.devices} devices: {', '.join(named)}"
 
@@ -71,14 +76,20 @@ def find_left_out(active: ActiveRollout, fleet: Fleet, fleet_wide: FleetConstrai
     quarantined = _without_it(active, fleet, fleet_wide.quarantine.rows(active.model))
     quarantined = quarantined[~np.isin(quarantined, copied)]
     rows = np.concatenate((quarantined, copied))
-    if not len(rows):
+    deferred = _without_it(active, fleet, active.ledger.rows(DeviceStanding.DEFERRED))
+    bad = active.ledger.rows(DeviceStanding.FAILED, DeviceStanding.REFUSED)
+    bad = _without_it(active, fleet, bad)
+    if not len(rows) + len(deferred) + len(bad):
         return NOBODY
     every = active.scope.eligible_rows()
-    bad = active.ledger.rows(DeviceStanding.FAILED, DeviceStanding.REFUSED)
-    bad = bad[active.scope.all_eligible(bad) & ~np.isin(bad, rows)]
-    bad = bad[~fleet.models.all_run(bad, active.release.number)]
-    running = int(np.count_nonzero(fleet.models.all_run(every, active.release.number)))
-    return LeftOut(quarantined, copied, devices=len(every), running=running, failed=len(bad))
+    return LeftOut(
+        quarantined,
+        copied,
+        devices=len(every),
+        running=int(np.count_nonzero(fleet.models.all_run(every, active.release.number))),
+        deferred=int(np.count_nonzero(~np.isin(deferred, rows))),
+        failed=int(np.count_nonzero(~np.isin(bad, rows))),
+    )
 
 
 def _without_it(active: ActiveRollout, fleet: Fleet, rows: Rows) -> Rows:

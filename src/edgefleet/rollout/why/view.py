@@ -89,7 +89,7 @@ def _wave(
         name=wave.name,
         percent=percent,
         selector=wave.selector,
-        cut=wave.cut,
+        cut=None if wave.cut is None else wave.cut - active.gone(index),
         threshold=wave.threshold,
         population=wave.population,
         by_handfuls=wave.by_handfuls,
