@@ -117,13 +117,11 @@ def _fold_half(model: Any, graph: Any) -> bool:
     kinds = operator_kinds(model)
     kept, gone = [], set[int]()
     for operator in graph.operators:
-        source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
-        halves = None if source is None else model.buffers[source.buffer].data
-        is_half = source is not None and source.type == _FLOAT16 and halves is not None
-        if kinds[operator.opcodeIndex] != "DEQUANTIZE" or not is_half:
+        halves = _halves(model, graph, operator)
+        if kinds[operator.opcodeIndex] != "DEQUANTIZE" or halves is None:
             kept.append(operator)
             continue
-        wide = np.frombuffer(bytes(halves), np.float16).astype(np.float32)
+        wide = np.frombuffer(halves, np.float16).astype(np.float32)
         buffer = schema().BufferT()
         buffer.data = np.frombuffer(wide.tobytes(), np.uint8)
         model.buffers.append(buffer)
@@ -132,6 +130,14 @@ def _fold_half(model: Any, graph: Any) -> bool:
     graph.operators = kept
     _remove(model, graph, gone)
     return bool(gone)
+
+
+def _halves(model: Any, graph: Any, operator: Any) -> bytes | None:
+    """The bytes of the first input, if it is a constant in FP16."""
+    source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
+    if source is None or source.type != _FLOAT16 or model.buffers[source.buffer].data is None:
+        return None
+    return bytes(model.buffers[source.buffer].data)
 
 
 def _remove(model: Any, graph: Any, gone: set[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.optimize.evaluation_data import CalibrationData
 from edgefleet.optimize.recipe import DynamicInt8, Half, StaticInt8, Step, WeightInt8
+from edgefleet.optimize.samples import Array
 from edgefleet.optimize.tflite_steps import quantizer
 from edgefleet.optimize.tflite_steps.calibration import batches
 from edgefleet.optimize.tflite_steps.graph import FloatModel, float_model
@@ -39,7 +40,7 @@ class TfliteTechnique:
         """
         source = float_model(model.read_bytes())
         rules = _rules(step, source)
-        given: list[dict[str, quantizer.Array]] = []
+        given: list[dict[str, Array]] = []
         if isinstance(step, StaticInt8):
             given = batches(calibration, read_tflite(source.data).inputs, source.inputs)
         try:
