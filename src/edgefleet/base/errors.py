@@ -97,6 +97,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
+        "profile_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of the profile's file."),
         "release_interface_changed": ErrorKind(
             _P,
             409,

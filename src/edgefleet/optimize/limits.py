@@ -1,4 +1,4 @@
-"""Limits of a release folder, and of optimising."""
+"""Limits of a release folder, of folders of profiles, and of optimising."""
 
 from typing import Final
 
@@ -7,6 +7,7 @@ VARIANTS: Final = 32
 NOTES_CHARS: Final = 2_000
 BATCH: Final = 4_096
 MEMORY_LIMIT_MIB: Final = 1 << 20
+PROFILES: Final = 256  # of one folder
 
 # Of optimising.
 DATA_BYTES: Final = 4 << 30  # of a file with calibration or evaluation data, and of its arrays
