@@ -73,6 +73,15 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Fix the variant, or its golden set, before you publish the release.",
         ),
+        "calibration_invalid": ErrorKind(
+            _P, 422, _FIX, "Give calibration data in the shape and the type of the model's inputs."
+        ),
+        "evaluation_invalid": ErrorKind(
+            _P, 422, _FIX, "Give evaluation data with the model's inputs and the right answers."
+        ),
+        "step_failed": ErrorKind(
+            _P, 422, _FIX, "Read the words of the tool, or leave the step out of the recipe."
+        ),
         "release_exists": ErrorKind(
             _P, 409, _NEVER, "Publish under a new version: a release is immutable."
         ),
