@@ -222,6 +222,11 @@ def test_activations_are_those_of_the_profile() -> None:
     assert with_other_activations(arm, recipes)[-1] == CLEAN_STATIC
 
 
+def test_a_profile_gets_precisions_that_it_computes_in() -> None:
+    jetson = recipes_for(PROFILES["jetson_nano"], "onnx", frozenset({"MatMul"}), has_trainer=False)
+    assert [one.name for one in jetson] == ["onnx unchanged", "onnx simplify", "onnx fp16"]
+
+
 def test_the_edge_tpu_gets_full_integer_models_only() -> None:
     (unchanged, whole) = recipes_for(
         PROFILES["coral_tpu"], "litert", frozenset(), has_trainer=False

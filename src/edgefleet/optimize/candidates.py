@@ -64,7 +64,10 @@ ONLY: Final[Mapping[str, int]] = {"edgetpu": 1}
 def recipes_for(
     profile: Profile, runtime: str, operators: frozenset[str], *, has_trainer: bool
 ) -> Iterator[Recipe]:
-    """The recipes for a profile in a runtime, in order. The first is the unchanged model."""
+    """The recipes for a profile in a runtime, in order. The first is the unchanged model.
+
+    The others have a precision that the profile computes in.
+    """
     yield Recipe(runtime=runtime)
     rows = [row for row in TABLE if row.runtime == runtime]
     for row in rows[: ONLY.get(profile.runtime, len(rows))]:
@@ -72,7 +75,9 @@ def recipes_for(
             continue
         if row.when == "trainer" and not has_trainer:
             continue
-        yield Recipe(runtime=runtime, steps=tuple(_for(profile, runtime, one) for one in row.steps))
+        steps = tuple(_for(profile, runtime, one) for one in row.steps)
+        if (recipe := Recipe(runtime=runtime, steps=steps)).precision in profile.precisions:
+            yield recipe
 
 
 def other_activations(profile: Profile, recipe: Recipe) -> Recipe:

@@ -1,5 +1,6 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         for place, profile in enumerate(profiles):
             runtime = _runtime(profile, sources)
             measurer = Measurer(
-                cache, profile, work / "evaluation", digest, request.threads or profile.threads,
+                cache, profile, work / "evaluation", digest, _threads(request, profile),
                 _earlier(request.baseline, profile),
             )  # fmt: skip
             bench = _Bench(builder, measurer, data, metric)
@@ -209,6 +210,11 @@ def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> Wo
         return worst_first(model, step, calibration, evaluation)
 
     return ordered
+
+
+def _threads(request: Request, profile: Profile) -> int:
+    """The threads of a run: as wished, else those of the profile that this machine has."""
+    return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
 
 
 def _profile(name: str) -> Profile:

@@ -146,7 +146,7 @@ def optimize(
         progress=invocation.screen.note,
         **wishes,
     )
-    invocation.screen.answer(outcome, _lines(outcome))
+    invocation.screen.answer(outcome.without_cases(), _lines(outcome))
     if outcome.folder and not invocation.json:
         invocation.screen.note(f"Next: edgefleet model publish {outcome.folder} --trust")
     return None if outcome.qualified else Exit.FAILED
