@@ -77,6 +77,11 @@ class _Bench:
     def run(self, built: Built, limits: ChildLimits) -> RunFacts:
         return self.measurer.run(built, limits)
 
+    def shipped(self, recipe: Recipe, limits: ChildLimits) -> Chosen:
+        """A candidate with its answers, from the cache."""
+        built = self.build(recipe, limits)
+        return Chosen(self.measurer.profile, built, self.run(built, limits).outputs)
+
     def score(self, facts: RunFacts) -> Score:
         return evaluate(self.metric, self.data, facts.outputs)
 
@@ -113,7 +118,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         digest = arrays_digest(data.inputs)
         outcomes: list[ProfileOutcome] = []
         chosen: list[Chosen] = []
-        reference: RunFacts | None = None
+        unchanged: Chosen | None = None
         for place, profile in enumerate(profiles):
             runtime = _runtime(profile, sources)
             measurer = Measurer(
@@ -127,11 +132,10 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             outcomes.append(outcome)
             progress(outcome.text)
             limits = bench.limits(CHILD_TIME_S)
-            reference = reference or bench.run(bench.build(outcome.baseline.recipe, limits), limits)
+            unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
             if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                built = bench.build(outcome.chosen.candidate.recipe, limits)
-                chosen.append(Chosen(profile, built))
-        folder = _release(request, draft, samples, reference, chosen)
+                chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
+        folder = _release(request, draft, samples, unchanged, chosen)
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
@@ -144,12 +148,12 @@ def _release(
     request: Request,
     draft: Draft,
     samples: Samples,
-    reference: RunFacts | None,
+    unchanged: Chosen | None,
     chosen: Sequence[Chosen],
 ) -> str | None:
-    if reference is None or not chosen:
+    if unchanged is None or not chosen:
         return None
-    write_release(request.out, draft, samples, reference.outputs, chosen, runner=request.runner)
+    write_release(request.out, draft, samples, unchanged, chosen, runner=request.runner)
     return str(request.out)
 
 
