@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgefleet.optimize.evaluation_data import CalibrationData
 from edgefleet.optimize.onnx_steps.graph import read_graph, tool_errors, tool_versions, write_graph
@@ -19,7 +20,7 @@ class SimplifyStep:
         with tool_errors(step):
             import onnxslim  # noqa: PLC0415 - needed for this step only
 
-            graph = onnxslim.slim(read_graph(model))
+            graph: Any = onnxslim.slim(read_graph(model))
             del graph.graph.value_info[:]
             write_graph(graph, made)
 

@@ -44,7 +44,7 @@ class StaticInt8Step:
         return tool_versions("onnxruntime", "onnx", "numpy")
 
 
-def _quantize(graph: Any, step: StaticInt8, reader: BatchReader, made: Path) -> None:
+def _quantize(graph: Any, step: StaticInt8, reader: Any, made: Path) -> None:
     from onnxruntime.quantization import (  # noqa: PLC0415 - 1 s, needed for steps only
         CalibrationMethod,
         QuantFormat,
@@ -74,7 +74,7 @@ def _quantize(graph: Any, step: StaticInt8, reader: BatchReader, made: Path) -> 
         weight_type=QuantType.QInt8,
         nodes_to_exclude=sorted(step.keep_float),
         calibrate_method=methods[step.calibration],
-        extra_options={"CalibStridedMinMax": reader.STRIDE},
+        extra_options={"CalibStridedMinMax": BatchReader.STRIDE},
     )
 
 
