@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
+	@echo "make bench-llm    a language model as GGUF, quantised, in llama.cpp: size, memory, tokens/s"
 	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
@@ -97,6 +98,10 @@ bench-gate: $(STAMP)
 bench-grpc: $(STAMP)
 	$(BIN)/python bench/grpc_serving.py
 
+# The network the first time: llama.cpp is installed beside the clone, from requirements/llm.
+bench-llm: $(STAMP)
+	$(BIN)/python bench/llm.py
+
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py
 
@@ -132,6 +137,7 @@ lock: $(STAMP)
 	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
 	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
+	$(LOCK) requirements/llm/llm.in -o requirements/llm/llm.txt
 	for peer in $(PEER_NAMES); do $(LOCK) requirements/peers/$$peer.in -o requirements/peers/$$peer.txt || exit 1; done
 
 clean:
