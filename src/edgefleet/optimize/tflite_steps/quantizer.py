@@ -13,7 +13,7 @@ do. What the quantizer does by default and a cache of variants cannot use is rep
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
@@ -50,7 +50,7 @@ class Rule:
         activation_bits: int = 8,
         per_channel: bool = True,
     ) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self.scope = scope
         self.operator = operator
         self.activation_bits = activation_bits
@@ -95,7 +95,7 @@ def quantised(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without the progress bar of the package, and a warning that all tensors are kept."""
     with redirect_stderr(StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
