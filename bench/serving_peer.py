@@ -34,9 +34,9 @@ class Variant(msgspec.Struct, frozen=True):
         return f"{self.peer}, batches" if self.batch > 1 else self.peer
 
 
-def environment(peer: str) -> Path:
+def environment(peer: str, locks: Path = LOCKS) -> Path:
     """The Python of the peer's environment, which is made if it is not there. Raises Missing."""
-    lock = LOCKS / f"{peer}.txt"
+    lock = locks / f"{peer}.txt"
     key = sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     cache = os.environ.get("EDGEFLEET_PEERS") or Path.home() / ".cache" / "edgefleet" / "peers"
     folder = Path(cache) / f"{peer}-{key}"

@@ -32,8 +32,11 @@ class Digits:
 
 
 @cache
-def digits() -> Digits:
-    """Images with values of 0 to 1, channels last, and the weights of the trained classifier."""
+def digits(filters: int = FILTERS, hidden_size: int = HIDDEN) -> Digits:
+    """Images with values of 0 to 1, channels last, and the weights of the trained classifier.
+
+    More ``filters`` are random mixtures of the components.
+    """
     found = find_spec("sklearn")  # not imported: that takes a second
     assert found is not None
     assert found.origin is not None
@@ -45,29 +48,32 @@ def digits() -> Digits:
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     patches = windows.reshape(-1, 9)
     _, _, components = np.linalg.svd(patches[::7] - patches.mean(axis=0), full_matrices=False)
-    kernels = np.concatenate([components[:6], -components[:6]]).astype(np.float32)
-    bias = np.full(FILTERS, -0.1, np.float32)
-    features = _features(images, kernels, bias)
     drawn = np.random.default_rng(5)
-    hidden = drawn.normal(0, 0.15, (HIDDEN, features.shape[1])).astype(np.float32)
-    hidden_bias = np.zeros(HIDDEN, np.float32)
+    mixed = drawn.normal(0, 0.4, (filters - FILTERS, 9)) @ components
+    kernels = np.concatenate([components[:6], -components[:6], mixed]).astype(np.float32)
+    bias = np.full(filters, -0.1, np.float32)
+    features = _features(images, kernels, bias)
+    hidden = drawn.normal(0, 0.15, (hidden_size, features.shape[1])).astype(np.float32)
+    hidden_bias = np.zeros(hidden_size, np.float32)
     inner = np.maximum(features[:TRAINED] @ hidden.T, 0)
     wanted = SHARPNESS * (np.eye(CLASSES, dtype=np.float32)[label[:TRAINED]] - 0.5)
     whole = np.hstack([inner, np.ones((TRAINED, 1), np.float32)])
-    ridge = whole.T @ whole + RIDGE * np.eye(HIDDEN + 1, dtype=np.float32)
+    ridge = whole.T @ whole + RIDGE * np.eye(hidden_size + 1, dtype=np.float32)
     last = np.linalg.solve(ridge, whole.T @ wanted).astype(np.float32)
     dense = (hidden, hidden_bias, np.ascontiguousarray(last[:-1].T), last[-1])
-    weights = (kernels.reshape(FILTERS, 3, 3, 1), bias, *dense)
+    weights = (kernels.reshape(filters, 3, 3, 1), bias, *dense)
     return Digits(images[:TRAINED], images[TRAINED:], label[TRAINED:], weights)
 
 
-def write_digits(path: Path, batch: int = -1, *, signature: bool = True) -> Path:
+def write_digits(
+    path: Path, batch: int = -1, *, signature: bool = True, data: Digits | None = None
+) -> Path:
     """The classifier as a TFLite file with the input ``image`` and the output ``probabilities``."""
-    kernels, bias, hidden, hidden_bias, last, last_bias = digits().weights
+    kernels, bias, hidden, hidden_bias, last, last_bias = (data or digits()).weights
     made = Graph(batch, ("image", (SIDE, SIDE, 1)))
     made.convolution("conv", kernels, bias)
-    made.pool("pool", SIDE // 2, FILTERS)
-    made.flatten("flat", (SIDE // 2) ** 2 * FILTERS)
+    made.pool("pool", SIDE // 2, len(kernels))
+    made.flatten("flat", (SIDE // 2) ** 2 * len(kernels))
     made.dense("hidden", hidden, hidden_bias, relu=True)
     made.dense("scores", last, last_bias)
     made.softmax("probabilities", CLASSES)

@@ -14,7 +14,12 @@ from edgefleet.base.errors import PublisherError
 from edgefleet.base.texts import counted
 from edgefleet.optimize.edgetpu.operators import OperatorFacts, TensorFacts, why_not
 from edgefleet.optimize.samples import Array
-from edgefleet.optimize.tflite_steps.graph import operator_kinds, schema, tensor_text
+from edgefleet.optimize.tflite_steps.graph import (
+    operator_kinds,
+    read_model,
+    schema,
+    tensor_text,
+)
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.tflite_file import is_tflite
 
@@ -64,7 +69,7 @@ def coverage(path: Path) -> Coverage:
     if not is_tflite(data):
         raise PublisherError("not_a_model", "The Edge TPU runs TFLite files, and this is none.")
     try:
-        found = _operators(schema().ModelT.InitFromPackedBuf(data, 0))
+        found = _operators(read_model(data)[0])
     except (IndexError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise PublisherError("not_a_model", f"The TFLite file is damaged: {error}.") from error
     return covered(found)

@@ -5,6 +5,7 @@ see ``reading``. A release may also use a profile without a file.
 """
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from edgefleet.optimize.profiles.profile import Profile
 from edgefleet.optimize.profiles.reading import read_folder
 
-BUILT_IN_FOLDER: Final = Path(__file__).parent
+BUILT_IN_FOLDER: Final = Path(str(files("edgefleet.optimize.profiles")))
 _ORDER: Final = ("jetson_nano", "raspberry_pi", "coral_tpu", "generic_x86", "arm64", "phone_npu")
 
 

@@ -47,14 +47,14 @@ def float_model(data: bytes) -> FloatModel:
     if not is_tflite(data):
         raise PublisherError("step_failed", "The file is not TFLite.", field="model")
     try:
-        model = schema().ModelT.InitFromPackedBuf(data, 0)
+        model, outside = read_model(data)
         graph = model.subgraphs[0]
         folded = _fold_half(model, graph)
         _refuse_quantised(graph)
         signed = next((one for one in model.signatureDefs or () if not one.subgraphIndex), None)
         made = signed or _sign(model, graph)
-        if folded or not signed:
-            data = _packed(model)
+        if outside or folded or not signed:
+            data = packed(model)
         names = [tensor_text(graph.tensors[one.tensorIndex].name) for one in made.inputs]
         keys = [tensor_text(one.name) for one in made.inputs]
         return FloatModel(
@@ -69,12 +69,36 @@ def float_model(data: bytes) -> FloatModel:
         ) from error
 
 
+def read_model(data: bytes) -> tuple[Any, bool]:
+    """The file as objects of the schema, and whether a constant was outside of the FlatBuffer.
+
+    The quantizer writes the constants of larger models behind the FlatBuffer, with an offset and a
+    size in the schema's Buffer. Here all are inside.
+    """
+    model = schema().ModelT.InitFromPackedBuf(data, 0)
+    outside = [one for one in model.buffers if one.offset > 1]
+    for one in outside:
+        one.data = np.frombuffer(data[one.offset : one.offset + one.size], np.uint8)
+        one.offset = one.size = 0
+    return model, bool(outside)
+
+
+def inside(data: bytes) -> bytes:
+    """The file with all constants inside of the FlatBuffer, as older readers need them.
+
+    The compiler of the Edge TPU and runtimes of before 2023 know no offsets: to them such constants
+    are empty.
+    """
+    model, outside = read_model(data)
+    return packed(model) if outside else data
+
+
 def left_float(data: bytes) -> tuple[Operator, ...]:
     """The operators of a file that compute in float: their first output is one.
 
     QUANTIZE and DEQUANTIZE, which convert, are left out.
     """
-    model = schema().ModelT.InitFromPackedBuf(data, 0)
+    model, _ = read_model(data)
     graph = model.subgraphs[0]
     return tuple(
         operator
@@ -181,7 +205,8 @@ def _names() -> dict[int, str]:
     return {number: name for name, number in vars(codes).items() if isinstance(number, int)}
 
 
-def _packed(model: Any) -> bytes:
+def packed(model: Any) -> bytes:
+    """The bytes of a model."""
     import flatbuffers  # type: ignore[import-untyped] # noqa: PLC0415 - with the runtime
 
     builder = flatbuffers.Builder(1 << 20)

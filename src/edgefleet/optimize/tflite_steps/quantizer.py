@@ -12,8 +12,11 @@ do. What the quantizer does by default and a cache of variants cannot use is rep
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from typing import Any, Final, Literal
 
 from edgefleet.base.errors import PublisherError
@@ -47,7 +50,7 @@ class Rule:
         activation_bits: int = 8,
         per_channel: bool = True,
     ) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self.scope = scope
         self.operator = operator
         self.activation_bits = activation_bits
@@ -79,13 +82,24 @@ def quantised(
     tool = _module(package, "quantizer").Quantizer(model, recipes.get_quantization_recipe())
     ranges = None
     if tool.need_calibration:
-        calibrator = _module(package, "calibrator").Calibrator(
-            model, num_threads=1, qsv_update_func=_module(package, "utils.qsv_utils").min_max_update
-        )
-        calibrator.calibrate({signature: list(batches)}, recipes)
+        update = _module(package, "utils.qsv_utils").min_max_update
+        with _quiet():
+            calibrator = _module(package, "calibrator").Calibrator(
+                model, num_threads=1, qsv_update_func=update
+            )
+            calibrator.calibrate({signature: list(batches)}, recipes)
         ranges = calibrator.get_model_qsvs()
-    result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    with _quiet():
+        result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without the progress bar of the package, and a warning that all tensors are kept."""
+    with redirect_stderr(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _add(package: str, recipes: Any, rule: Rule) -> None:

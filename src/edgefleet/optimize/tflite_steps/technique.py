@@ -12,7 +12,7 @@ from edgefleet.optimize.recipe import DynamicInt8, Half, StaticInt8, Step, Weigh
 from edgefleet.optimize.samples import Array
 from edgefleet.optimize.tflite_steps import quantizer
 from edgefleet.optimize.tflite_steps.calibration import batches
-from edgefleet.optimize.tflite_steps.graph import FloatModel, float_model
+from edgefleet.optimize.tflite_steps.graph import FloatModel, float_model, inside
 from edgefleet.optimize.tflite_steps.quantizer import Rule
 from edgefleet.serving.tflite_file import read_tflite
 
@@ -52,7 +52,7 @@ class TfliteTechnique:
             raise PublisherError(
                 "step_failed", f"ai-edge-quantizer failed: {words}", field=_tag(step)
             ) from error
-        made.write_bytes(data)
+        made.write_bytes(inside(data))
 
     def versions(self) -> Mapping[str, str]:
         """The quantizer, and the runtime whose interpreter finds the ranges."""

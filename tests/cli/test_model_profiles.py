@@ -1,0 +1,45 @@
+"""``model profiles``: the built-in hardware classes and those of the user."""
+
+from pathlib import Path
+
+import pytest
+
+from edgefleet.optimize.profiles import PROFILES
+from support.command_line import CommandLine
+
+MINE = (
+    'runtimes = ["onnx"]\nprecision = "int8"\nprecisions = ["int8"]\nactivations = "uint8"\n'
+    "max_batch = 2\nmemory_limit_mib = 16\n"
+)
+
+
+@pytest.fixture
+def own(edgefleet: CommandLine) -> Path:
+    """The folder of the user's profiles, with ``shop``."""
+    folder = edgefleet.home / ".config" / "edgefleet" / "profiles"
+    folder.mkdir(parents=True)
+    (folder / "shop.toml").write_text(MINE)
+    return folder
+
+
+def test_built_in_and_own_profiles_are_listed(own: Path, edgefleet: CommandLine) -> None:
+    said = edgefleet("model", "profiles", "--json")
+    assert said.exit == 0, said.err
+    answer = said.json
+    rows = {one["name"]: one for one in answer["profiles"]}
+    assert set(rows) == {*PROFILES, "shop"}
+    assert [name for name, one in rows.items() if one["own"]] == ["shop"]
+    assert (rows["shop"]["runtimes"], rows["shop"]["max_batch"]) == (["onnx"], 2)
+    assert "shop" in answer["fitting"]  # onnxruntime and 16 MiB are here
+    assert "coral_tpu" not in answer["fitting"]
+    assert "shop (own)" in edgefleet("model", "profiles").out
+
+
+def test_a_wrong_profile_is_named_with_its_field(
+    own: Path, tmp_path: Path, edgefleet: CommandLine
+) -> None:
+    bad = tmp_path / "shop.toml"
+    bad.write_text(MINE.replace("max_batch = 2", "max_batch = 0"))
+    said = edgefleet("model", "profiles", "--profiles", str(bad))
+    assert said.exit == 2
+    assert "shop.max_batch" in said.err
