@@ -73,6 +73,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Fix the variant, or its golden set, before you publish the release.",
         ),
+        "metric_failed": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Fix the metric, or give right answers that fit the outputs of the model.",
+        ),
+        "bad_metric": ErrorKind(_P, 422, _FIX, "Name a metric of the model's task."),
         "release_exists": ErrorKind(
             _P, 409, _NEVER, "Publish under a new version: a release is immutable."
         ),
