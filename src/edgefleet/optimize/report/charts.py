@@ -16,22 +16,35 @@ _BOTTOM: Final = 34
 _LEFT: Final = 0.1  # of the width, for the texts of the axis
 _ROW: Final = 44  # pixels of one bar with its text
 _LAYERS: Final = 20
+_ON_TOP: Final = ("refused", "good", "chosen")  # in the order of drawing
 
 Point = tuple[float, float]
 
 
-def pareto(profile: ProfileReport, cost: Callable[[Measurement], float], name: str) -> Markup:
-    """The metric over a cost, which is logarithmic. ``name`` is that of the cost."""
+def over_size(profile: ProfileReport) -> Markup:
+    """The metric over the size of the file, with the Pareto front."""
+    return _pareto(profile, lambda one: one.size_bytes / (1 << 20), "size")
+
+
+def over_latency(profile: ProfileReport) -> Markup:
+    """The metric over the median latency, with the Pareto front."""
+    return _pareto(profile, lambda one: one.latency.p50_s, "latency")
+
+
+def _pareto(profile: ProfileReport, cost: Callable[[Measurement], float], name: str) -> Markup:
+    """The metric over a cost, MiB or seconds, which is logarithmic."""
     measured = [profile.baseline, *(one for _, one in profile.measured)]
     x = Scale.of([max(cost(one), 1e-9) for one in measured], log=True)
     y = Scale.of([one.value for one in measured])
-    text = size_text if name == "size" else time_text
+    text = _mib_text if name == "size" else time_text
+    points: list[tuple[str, Markup]] = []
     inside = [*_grid(x, y, text), *_front(profile, cost, x, y)]
     inside.append(_point((x, y), _at(profile.baseline, cost), "B", "baseline"))
     for number, (judgement, one) in enumerate(profile.measured, 1):
         kind = "refused" if judgement.refused else "good"
         kind = "chosen" if one.sha256 == profile.chosen else kind
-        inside.append(_point((x, y), _at(one, cost), str(number), kind))
+        points.append((kind, _point((x, y), _at(one, cost), str(number), kind)))
+    inside += [point for _, point in sorted(points, key=lambda one: _ON_TOP.index(one[0]))]
     label = f"The metric over {name} of {len(measured)} models; the table has the figures."
     return picture(label, _HEIGHT, inside)
 
@@ -46,9 +59,8 @@ def sizes(profile: ProfileReport) -> Markup:
     drawn = [
         (
             (
-                f"{name}: {one.recipe.name}, {size_text(one.size_bytes)}"
-                f" ({base / max(1, one.size_bytes):.2f}x smaller),"
-                f" transfer {size_text(_transfer(one))}"
+                f"{name}: {_steps(one)}, {size_text(one.size_bytes)} "
+                f"({base / max(1, one.size_bytes):.2f}x), sent {size_text(_transfer(one))}"
             ),
             one.size_bytes / most,
             _transfer(one) / most,
@@ -67,9 +79,8 @@ def latencies(profile: ProfileReport) -> Markup:
     drawn = [
         (
             (
-                f"{name}: {one.recipe.name}, p50 {time_text(one.latency.p50_s)}"
-                f" ({base / max(one.latency.p50_s, 1e-9):.2f}x the speed),"
-                f" p10 {time_text(one.latency.p10_s)}"
+                f"{name}: {_steps(one)}, {time_text(one.latency.p50_s)} "
+                f"({base / max(one.latency.p50_s, 1e-9):.2f}x), p10 {time_text(one.latency.p10_s)}"
             ),
             one.latency.p50_s / most,
             one.latency.p10_s / most,
@@ -85,24 +96,24 @@ def losses(profile: ProfileReport) -> Markup | None:
     The line at 0 is the baseline.
     """
     proofs = [
-        (number, judgement)
-        for number, (judgement, _) in enumerate(profile.measured, 1)
+        (number, judgement, one)
+        for number, (judgement, one) in enumerate(profile.measured, 1)
         if judgement.accuracy is not None
     ]
     if not proofs:
         return None
     allowed = -(1 - profile.keep) * abs(profile.baseline.value)
     ends = [0.0, allowed]
-    for _, one in proofs:
-        if one.accuracy is not None:
-            ends += [one.accuracy.difference.low, one.accuracy.difference.high]
+    for _, judgement, _ in proofs:
+        if judgement.accuracy is not None:
+            ends += [judgement.accuracy.difference.low, judgement.accuracy.difference.high]
     scale = Scale.of(ends)
     inside = [
         _vertical(scale.at(0.0), len(proofs) * _ROW, "zero"),
         _vertical(scale.at(allowed), len(proofs) * _ROW, "limit"),
     ]
-    for row, (number, judgement) in enumerate(proofs):
-        inside += _interval(row, f"{number}: {_name(judgement)}", judgement, scale)
+    for row, (number, judgement, one) in enumerate(proofs):
+        inside += _interval(row, f"{number}: {_steps(one)}", judgement, scale)
     label = "Differences of the metric to the baseline with their intervals."
     return picture(label, len(proofs) * _ROW, inside)
 
@@ -117,18 +128,31 @@ def by_class(profile: ProfileReport) -> Markup | None:
         return None
     inside: list[Markup] = []
     classes = sorted(set(labels))
-    for row, label in enumerate(classes):
-        places = [place for place, one in enumerate(labels) if one == label]
-        before = round(sum(baseline.cases[place] for place in places))
-        after = round(sum(chosen.cases[place] for place in places))
+    counts = [_in_class(label, labels, baseline.cases, chosen.cases) for label in classes]
+    ends = [end for before, after, of in counts for n in (before, after) for end in wilson(n, of)]
+    scale = Scale.of([*ends, 1.0])
+    for row, (label, (before, after, of)) in enumerate(zip(classes, counts, strict=True)):
         name = profile.class_names.get(label, str(label))
-        text = f"{name}: {before / len(places):.1%} before, {after / len(places):.1%} now"
+        text = f"{name}: {before / of:.1%} before, {after / of:.1%} now (of {of})"
         top = row * _ROW
-        inside.append(_text(f"{text} (of {len(places)})", top + 15))
+        inside.append(_text(text, top + 15))
         for right, height, kind in ((before, 24, "before"), (after, 33, "after")):
-            inside += _whisker(wilson(right, len(places)), right / len(places), top + height, kind)
+            low, high = map(scale.at, wilson(right, of))
+            inside += _whisker((low, high), scale.at(right / of), top + height, kind)
     title = f"Accuracy in {len(classes)} classes, before and after, with 95 % intervals."
     return picture(title, len(classes) * _ROW, inside)
+
+
+def _in_class(
+    label: int, labels: Sequence[int], before: Sequence[float], after: Sequence[float]
+) -> tuple[int, int, int]:
+    """The right answers in one class before and after, and the number of its cases."""
+    places = [place for place, one in enumerate(labels) if one == label]
+    return (
+        round(sum(before[place] for place in places)),
+        round(sum(after[place] for place in places)),
+        len(places),
+    )
 
 
 def sensitivity(profile: ProfileReport) -> Markup | None:
@@ -145,8 +169,13 @@ def _transfer(one: Measurement) -> int:
     return one.compressed_bytes if delta is None else min(delta, one.compressed_bytes)
 
 
-def _name(judgement: Judgement) -> str:
-    return judgement.candidate.recipe.name if judgement.candidate else "not built"
+def _steps(one: Measurement) -> str:
+    """The name of the recipe without its runtime, which the table has."""
+    return one.recipe.name.partition(" ")[2]
+
+
+def _mib_text(mib: float) -> str:
+    return f"{mib:.3g} MiB"
 
 
 def _grid(x: Scale, y: Scale, text: Callable[[float], str]) -> Iterable[Markup]:
@@ -231,7 +260,7 @@ def _interval(row: int, name: str, judgement: Judgement, scale: Scale) -> Iterab
         return
     low, high = proof.difference.low, proof.difference.high
     middle = proof.candidate - proof.baseline
-    text = f"{name}, {middle:+.4f} ({proof.difference.level:.0%}: {low:+.4f} to {high:+.4f})"
+    text = f"{name}, {middle:+.4f} ({low:+.4f} to {high:+.4f})"
     yield _text(text, row * _ROW + 15)
     kind = "before" if judgement.refused else "after"
     shares = scale.at(low), scale.at(high)

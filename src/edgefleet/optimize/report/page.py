@@ -8,7 +8,8 @@ from edgefleet.optimize.report.charts import (
     by_class,
     latencies,
     losses,
-    pareto,
+    over_latency,
+    over_size,
     sensitivity,
     sizes,
 )
@@ -122,12 +123,12 @@ def _charts(report: Report, profile: ProfileReport) -> Iterable[Markup]:
                 f"{report.metric} over the size of the file. B is the baseline, green the variant "
                 "that was chosen, hollow ones are refused. The line is the Pareto front."
             ),
-            pareto(profile, lambda one: one.size_bytes, "size"),
+            over_size(profile),
         ),
         (
             "Metric and latency",
             f"{report.metric} over the median time of a batch.",
-            pareto(profile, lambda one: one.latency.p50_s, "latency"),
+            over_latency(profile),
         ),
         ("Size", "The file, and darker what a device fetches.", sizes(profile)),
         ("Latency", "The median (p50), and darker the tenth percentile.", latencies(profile)),
