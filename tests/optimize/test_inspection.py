@@ -1,6 +1,5 @@
 """What is inside a model file: operators, parameters, live activations, profiles that can run it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import flatbuffers
@@ -8,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from edgefleet.base.errors import PublisherError
@@ -43,7 +43,9 @@ def test_the_estimate_is_weights_and_what_is_live_at_one_operator(tmp_path: Path
         ("Relu", 1, 0),
     ]
     assert found.operators[0].largest_output == (3, 100)
-    assert [one.memory.batch for one in found.profiles] == [4, 1, 1, 8]
+    assert [one.memory.batch for one in found.profiles] == [
+        one.max_batch for one in PROFILES.values()
+    ]
 
 
 def test_a_fixed_batch_stays_and_each_profile_is_told(tmp_path: Path) -> None:

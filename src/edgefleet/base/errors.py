@@ -73,6 +73,15 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Fix the variant, or its golden set, before you publish the release.",
         ),
+        "calibration_invalid": ErrorKind(
+            _P, 422, _FIX, "Give calibration data in the shape and the type of the model's inputs."
+        ),
+        "evaluation_invalid": ErrorKind(
+            _P, 422, _FIX, "Give evaluation data with the model's inputs and the right answers."
+        ),
+        "step_failed": ErrorKind(
+            _P, 422, _FIX, "Read the words of the tool, or leave the step out of the recipe."
+        ),
         "metric_failed": ErrorKind(
             _P,
             422,
@@ -88,6 +97,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
+        "profile_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of the profile's file."),
         "release_interface_changed": ErrorKind(
             _P,
             409,

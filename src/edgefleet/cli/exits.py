@@ -37,6 +37,7 @@ MEANING: Final[Mapping[Exit, str]] = MappingProxyType(
 _FAILURES: Final = frozenset(
     {
         "golden_failed",
+        "step_failed",
         "golden_refused",
         "inference_failed",
         "runtime_missing",
@@ -52,6 +53,8 @@ _BAD_INPUT: Final = frozenset(
     {
         "artifact_too_large",
         "bad_request",
+        "calibration_invalid",
+        "evaluation_invalid",
         "digest_mismatch",
         "golden_mismatch",
         "model_is_pickle",
@@ -59,6 +62,7 @@ _BAD_INPUT: Final = frozenset(
         "model_unsupported",
         "name_invalid",
         "not_a_model",
+        "profile_invalid",
         "release_file_invalid",
         "setting_invalid",
         "signature_invalid",

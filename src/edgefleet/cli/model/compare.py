@@ -127,7 +127,7 @@ def _with_samples(
 ) -> CompareReport:
     from msgspec.structs import replace
 
-    from edgefleet.cli.model.run_model import answers
+    from edgefleet.optimize.run_model import answers
     from edgefleet.optimize.comparison.answers import Side, compare_answers
     from edgefleet.optimize.comparison.compare import file_variant
     from edgefleet.serving.model_file import inspect_model

@@ -1,7 +1,6 @@
 """Which profiles can run a model file, and why not."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 from edgefleet.base.texts import counted
@@ -10,17 +9,6 @@ from edgefleet.optimize.profiles import Profile
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.model_file import ModelFacts
 
-RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "jetson_nano": ("tensorrt", "onnx"),
-        "raspberry_pi": ("litert", "onnx"),
-        "coral_tpu": ("edgetpu",),
-        "generic_x86": ("onnx", "litert"),
-    }
-)
-"""The runtimes of the built-in profiles, the usual one first."""
-
-_ANY: Final = ("onnx", "tensorrt", "litert", "edgetpu")
 _INTEGERS: Final = frozenset({"INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL"})
 _FLOATS: Final[Mapping[str, str]] = {"FP16": "fp16", "FP32": "fp32", "FP64": "fp32"}
 
@@ -43,7 +31,7 @@ def fit(
     profile: Profile, facts: ModelFacts, graph: ModelGraph, memory: MemoryEstimate
 ) -> ProfileFit:
     """The fit of ``graph``, which is at the largest batch of the profile if its batch is open."""
-    known = RUNTIMES.get(profile.name, _ANY)
+    known = profile.runtimes
     runtime = next((one for one in known if one in facts.runtimes), "")
     why_not: list[str] = []
     if not runtime:
