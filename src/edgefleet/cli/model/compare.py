@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
@@ -127,9 +128,9 @@ def _with_samples(
 ) -> CompareReport:
     from msgspec.structs import replace
 
-    from edgefleet.optimize.run_model import answers
     from edgefleet.optimize.comparison.answers import Side, compare_answers
     from edgefleet.optimize.comparison.compare import file_variant
+    from edgefleet.optimize.run_model import answers
     from edgefleet.serving.model_file import inspect_model
 
     files: list[FileComparison] = []
@@ -180,7 +181,7 @@ def _rows(one: FileComparison) -> list[tuple[str, object]]:
         ),
     ]
     if found := one.samples:
-        rows.append(("agreement", f"{percent(found.agreement)} of {found.cases} cases"))
+        rows.append(("agreement", f"{percent(found.agreement)} of {counted(found.cases, 'case')}"))
         if proof := found.accuracy:
             interval = f"{proof.difference.low:+.4f} to {proof.difference.high:+.4f}"
             rows.append(
