@@ -1,4 +1,4 @@
-"""What is inside a model file: operators, parameters, live activations, profiles that can run it."""
+"""The content of a model file: operators, parameters, live activations, profiles that can run it."""
 
 from pathlib import Path
 

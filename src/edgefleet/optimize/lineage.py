@@ -52,7 +52,7 @@ class MadeVariant:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What the variants were made of and with. Times in seconds since 1970.
+    """Sources, data, tools and machine of the variants. Times in seconds since 1970.
 
     ``data`` are the digests of data sets by purpose, such as ``calibration``. ``tools`` and
     ``machine`` are ``tool_versions()`` and ``machine_facts()`` of the machine that made them.

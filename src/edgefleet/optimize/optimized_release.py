@@ -11,20 +11,31 @@ import numpy as np
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.building import Built
 from edgefleet.optimize.evaluation_data import Arrays
-from edgefleet.optimize.new_release import Draft, Runner, VariantFile, fill_folder
+from edgefleet.optimize.golden.activations import channel_peaks
+from edgefleet.optimize.golden.choose import Observed, choose_golden, sensitive_count
+from edgefleet.optimize.new_release import (
+    AGREEMENT,
+    Draft,
+    Runner,
+    VariantFile,
+    check_better_than_constant,
+    fill_folder,
+    truth_of,
+)
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.samples import Array, Samples
 from edgefleet.protocol.serving import ProveResult
 
-GOLDEN_CASES: Final = 500
+POOL_CASES: Final = 2_000  # of the evaluation data, from which the golden set is chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The variant of one profile."""
+    """The variant of one profile. ``outputs`` are its answers to the evaluation data."""
 
     profile: Profile
     built: Built
+    outputs: Arrays
 
 
 def check_free(folder: Path) -> None:
@@ -42,27 +53,54 @@ def write_release(
     folder: Path,
     draft: Draft,
     samples: Samples,
-    reference: Arrays,
+    unchanged: Chosen,
     chosen: Sequence[Chosen],
     *,
     runner: Runner,
 ) -> ProveResult:
-    """Write the folder. ``reference`` are the outputs of the unchanged model for all samples.
+    """Write the folder. The answers of the ``unchanged`` model are the reference outputs.
 
-    The golden set has at most 500 of the samples, evenly chosen. Every variant is proven in its
-    runtime, and the limits of the golden set are those that the worst one keeps, with a margin.
+    The golden set has the cases in which a broken kernel would show (``golden.choose``). Every
+    variant is proven in its runtime, and the limits of the golden set are those that the worst one
+    keeps, with a margin. Raises the errors of ``new_release``.
     """
+    reference = {f"output.{name}": array for name, array in unchanged.outputs.items()}
+    made = reference[f"output.{draft.output.name}"]
+    check_better_than_constant(draft, made, truth_of(draft, samples))
+    rows = _golden_rows(draft, samples, unchanged, chosen)
+    answers = {name: np.asarray(array[rows]) for name, array in reference.items()}
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     try:
         variants = [_copy(folder, one, files) for one in chosen]
-        rows = _rows(samples, GOLDEN_CASES)
         part = _part(samples, rows)
-        answers = {f"output.{name}": np.asarray(array[rows]) for name, array in reference.items()}
-        return fill_folder(folder, draft, part, answers, variants, runner=runner)[1]
+        _, proof = fill_folder(folder, draft, part, answers, variants, runner=runner, hard=True)
     except BaseException:
         shutil.rmtree(folder)
         raise
+    return proof
+
+
+def _golden_rows(
+    draft: Draft, samples: Samples, unchanged: Chosen, chosen: Sequence[Chosen]
+) -> Array:
+    """The rows of the golden set: as many as leave no changed answer unnoticed."""
+    pool = _rows(samples, POOL_CASES)
+    inputs = _part(samples, pool).inputs
+    is_open = all(spec.shape[0] == -1 for spec in unchanged.built.facts.inputs)
+    has_channels = is_open and unchanged.built.recipe.runtime == "onnx"
+    observed = Observed(
+        task=draft.task,
+        inputs=inputs,
+        answers=[
+            {name: np.asarray(array[pool]) for name, array in one.outputs.items()}
+            for one in (unchanged, *chosen)
+        ],
+        output=draft.output.name,
+        internal=channel_peaks(unchanged.built.path.read_bytes(), inputs) if has_channels else {},
+    )
+    found: Array = pool[choose_golden(observed, sensitive_count(AGREEMENT))]
+    return found
 
 
 def _copy(folder: Path, one: Chosen, files: dict[str, str]) -> VariantFile:

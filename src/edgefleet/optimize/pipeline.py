@@ -1,13 +1,14 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from msgspec import ValidationError, convert
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.array_files import arrays_digest, write_arrays
@@ -16,10 +17,16 @@ from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
-from edgefleet.optimize.evaluation_data import CalibrationData, EvaluationData, Metric
+from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
+from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
+from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
+from edgefleet.optimize.lineage import Making, machine_facts, tool_versions
 from edgefleet.optimize.measurement import Budget, Latency
 from edgefleet.optimize.measuring import Measurer, RunFacts
+from edgefleet.optimize.metrics.by_task import evaluate, metric_for
+from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
@@ -27,20 +34,19 @@ from edgefleet.optimize.profiles import PROFILES, Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.samples import Samples
-from edgefleet.optimize.scoring import Score, score
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of, read_source
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.techniques import measured_runtime
+from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
 
-_LADDER: Final = "edgefleet.optimize.ladder"
 _MIB: Final = 1 << 20
 _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for. See ``edgefleet.optimize.optimize``, which has the same arguments."""
+    """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
     models: Sequence[Path]
     profiles: Sequence[str]
@@ -53,8 +59,8 @@ class Request:
     time_s: float = 600.0
     baseline: Path | None = None
     cache_dir: Path | None = None
-    threads: int = 1
-    metric: Metric | None = None
+    threads: int | None = None  # None: those of the profile
+    metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
 
@@ -66,8 +72,7 @@ class _Bench:
     builder: Builder
     measurer: Measurer
     data: EvaluationData
-    output: str
-    metric: Metric | None
+    metric: Metric
 
     def build(self, recipe: Recipe, limits: ChildLimits) -> Built:
         return self.builder.build(recipe, limits)
@@ -75,8 +80,13 @@ class _Bench:
     def run(self, built: Built, limits: ChildLimits) -> RunFacts:
         return self.measurer.run(built, limits)
 
+    def shipped(self, recipe: Recipe, limits: ChildLimits) -> Chosen:
+        """A candidate with its answers, from the cache."""
+        built = self.build(recipe, limits)
+        return Chosen(self.measurer.profile, built, self.run(built, limits).outputs)
+
     def score(self, facts: RunFacts) -> Score:
-        return score(self.data, self.output, facts.outputs, self.metric)
+        return evaluate(self.metric, self.data, facts.outputs)
 
     def latencies(self, candidates: Sequence[Built], seconds: float) -> tuple[Latency, ...]:
         return self.measurer.latencies(candidates, self.limits(CHILD_TIME_S), seconds=seconds)
@@ -92,14 +102,16 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
     """
     check_free(request.out)
+    started_at = time.time()
     profiles = [_profile(name) for name in request.profiles]
-    sources = by_runtime([read_source(path) for path in request.models])
+    sources = by_runtime(list(map(_source, request.models)))
     first = next(iter(sources.values()))
     calibration = read_calibration(request.calibration, first.facts)
     samples = read_evaluation(request.evaluate, first.facts)
     draft = draft_of(first.facts, samples, request.wanted)
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
+    metric = _metric(draft, request)
     end = time.monotonic() + request.time_s
     cache = Cache(request.cache_dir or default_folder())
     with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
@@ -110,25 +122,28 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         digest = arrays_digest(data.inputs)
         outcomes: list[ProfileOutcome] = []
         chosen: list[Chosen] = []
-        reference: RunFacts | None = None
+        unchanged: Chosen | None = None
         for place, profile in enumerate(profiles):
             runtime = _runtime(profile, sources)
             measurer = Measurer(
-                cache, profile, work / "evaluation", digest, request.threads,
+                cache, profile, work / "evaluation", digest, _threads(request, profile),
                 _earlier(request.baseline, profile),
             )  # fmt: skip
-            bench = _Bench(builder, measurer, data, draft.output.name, request.metric)
+            bench = _Bench(builder, measurer, data, metric)
             left = (end - time.monotonic()) / (len(profiles) - place)
             plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
             outcome = search(plan, bench, progress)
             outcomes.append(outcome)
             progress(outcome.text)
             limits = bench.limits(CHILD_TIME_S)
-            reference = reference or bench.run(bench.build(outcome.baseline.recipe, limits), limits)
+            unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
             if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                built = bench.build(outcome.chosen.candidate.recipe, limits)
-                chosen.append(Chosen(profile, built))
-        folder = _release(request, draft, samples, reference, chosen)
+                chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
+        folder = _release(request, draft, samples, unchanged, chosen)
+    if folder is not None:
+        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+        making = _making(request, first, digests, started_at)
+        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
@@ -137,16 +152,35 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     )
 
 
+def _source(path: Path) -> SourceModel:
+    return read_mlflow(path) if is_mlflow(path) else read_source(path)
+
+
+def _making(
+    request: Request, source: SourceModel, digests: Mapping[str, str], started_at: float
+) -> Making:
+    return Making(
+        model=request.wanted.model,
+        release=request.wanted.release,
+        source=source,
+        data=digests,
+        tools=tool_versions(),
+        machine=machine_facts(),
+        started_at=started_at,
+        finished_at=time.time(),
+    )
+
+
 def _release(
     request: Request,
     draft: Draft,
     samples: Samples,
-    reference: RunFacts | None,
+    unchanged: Chosen | None,
     chosen: Sequence[Chosen],
 ) -> str | None:
-    if reference is None or not chosen:
+    if unchanged is None or not chosen:
         return None
-    write_release(request.out, draft, samples, reference.outputs, chosen, runner=request.runner)
+    write_release(request.out, draft, samples, unchanged, chosen, runner=request.runner)
     return str(request.out)
 
 
@@ -184,18 +218,34 @@ def _plan(
     )
 
 
-def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst | None:
-    """The sensitivity ladder. None: this installation has none."""
-    if find_spec(_LADDER) is None:
-        return None
-
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
-        names: Sequence[str] = import_module(_LADDER).worst_first(
-            model, step, calibration, evaluation
+def _metric(draft: Draft, request: Request) -> Metric:
+    """The metric of the task. Where a detector has its boxes is said by the wishes."""
+    kinds = {"detection": MeanPrecision, "segmentation": MeanIou}
+    comparison = None
+    if (kind := kinds.get(draft.task)) is not None and request.wanted.compare:
+        base: dict[str, object] = {"kind": kind.__struct_config__.tag}
+        base |= (
+            {"boxes": draft.output.name}
+            if kind is MeanPrecision
+            else {"output": draft.output.name, "class_axis": 1}
         )
-        return names
+        try:
+            comparison = convert({**base, **request.wanted.compare}, kind)
+        except ValidationError as error:
+            raise PublisherError("release_file_invalid", f"{error}.", field="compare") from error
+    return metric_for(draft.task, draft.output.name, request.metric, comparison)
+
+
+def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
+    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+        return worst_first(model, step, calibration, evaluation)
 
     return ordered
+
+
+def _threads(request: Request, profile: Profile) -> int:
+    """The threads of a run: as wished, else those of the profile that this machine has."""
+    return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
 
 
 def _profile(name: str) -> Profile:
@@ -211,7 +261,7 @@ def _profile(name: str) -> Profile:
 
 def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
     """The runtime of the profile's candidates: its own if there is a source for it."""
-    wanted = measured_runtime(str(getattr(profile, "runtime", "onnx")))
+    wanted = measured_runtime(profile.runtime)
     return wanted if wanted in sources else next(iter(sources))
 
 

@@ -53,7 +53,7 @@ class BuildDefinition(
 
 
 class Builder(msgspec.Struct, frozen=True, kw_only=True):
-    """What made the variants: tools and their versions."""
+    """The builder of the variants: tools and their versions."""
 
     id: str
     version: Mapping[str, str] = {}

@@ -1,1 +1,1 @@
-"""What is inside a model file: operators, parameters, an estimate of memory, fitting profiles."""
+"""The content of a model file: operators, parameters, an estimate of memory, fitting profiles."""

@@ -20,7 +20,7 @@ class ProfileFit(Wire, frozen=True, kw_only=True):
     """
 
     profile: str
-    runtime: str  # that would run it; empty if there is none
+    runtime: str  # the first of the profile that loads the file; empty if none does
     runs: bool
     why_not: tuple[str, ...]
     notes: tuple[str, ...]

@@ -4,7 +4,7 @@ Constants of more than ``_FOLDED`` elements are left out for the inference, as i
 shape: the inference needs the values of small ones only (of a Reshape), and copies the model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -127,11 +127,11 @@ def _captured(node: "NodeProto") -> Iterator[str]:
             yield from _captured(inner)
 
 
-def _nested(nodes: "Iterator[NodeProto] | list[NodeProto]") -> Iterator[str]:
+def _nested(nodes: "Iterable[NodeProto]") -> Iterator[str]:
     for node in nodes:
         for graph in _graphs(node):
             yield from (inner.op_type for inner in graph.node)
-            yield from _nested(list(graph.node))
+            yield from _nested(graph.node)
 
 
 def _constant(tensor: "TensorProto") -> Tensor:

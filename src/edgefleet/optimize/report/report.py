@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""The content of a report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

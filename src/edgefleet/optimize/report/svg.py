@@ -1,7 +1,7 @@
 """SVG and HTML as text, with the standard library only.
 
 As in ``web.svg``, widths are in percent of the picture and heights in pixels, so that a picture
-fits every screen without stretching its text. That module needs the packages of the hub, which a
+fits every screen without stretching its text. ``web.svg`` needs the packages of the hub, which a
 publisher's machine may not have.
 """
 
