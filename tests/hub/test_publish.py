@@ -16,8 +16,9 @@ from edgefleet.base.network import HttpLink
 from edgefleet.client.hub import HubClient
 from edgefleet.protocol.operator import TrustKey
 from edgefleet.protocol.release import Artifact, Envelope, TensorSpec
-from edgefleet.protocol.wire import Problem, decode
+from edgefleet.protocol.wire import Problem, decode, encode
 from edgefleet.security.signing import PublisherKey, sign_manifest
+from support import lineages
 from support.hub_process import HubProcess, running_hub
 from support.raw_device import RawDevice, enrolled
 from support.tiny_models import artifact_of
@@ -191,6 +192,29 @@ def test_a_manifest_that_does_not_hold_is_refused(
     assert (refused.value.code, refused.value.field) == (code, field)
     assert refused.value.hint
     assert publisher.everything() == before
+
+
+def test_a_release_keeps_the_lineage_of_its_variants(
+    publisher: Publisher, release: TinyRelease
+) -> None:
+    variant = release.manifest.variants[0].artifact.sha256
+    for subject, accepted in ((lineages.digest("other"), False), (variant, True)):
+        document = encode(lineages.statement([subject]))
+        named = Artifact(sha256=sha256(document).hexdigest(), size_bytes=len(document))
+        path = publisher.folder / named.sha256
+        path.write_bytes(document)
+        upload(publisher, release)
+        envelope = sign_manifest(release.but(lineage=named).manifest, publisher.key)
+        with pytest.raises(EdgefleetError) as missing:
+            publisher.client.publish(envelope)
+        assert (missing.value.code, missing.value.field) == ("release_incomplete", "lineage")
+        publisher.client.upload(named.sha256, path)
+        if not accepted:
+            with pytest.raises(EdgefleetError, match="None of its subjects is the variant"):
+                publisher.client.publish(envelope)
+            continue
+        assert publisher.client.publish(envelope).manifest.lineage == named
+        assert b"".join(publisher.client.download(named.sha256)) == document
 
 
 def onnx_cut(data: bytes) -> bytes:

@@ -95,7 +95,12 @@ def test_a_release_folder_is_made_and_made_again_from_the_cache(
         assert outcome.chosen.candidate is not None
         assert variant.artifact.sha256 == outcome.chosen.candidate.sha256
         assert prove(built, variant).passed
+        assert variant.artifact.sha256 in (tmp_path / "first" / "lineage.json").read_text()
+        assert "onnx fp16" in (tmp_path / "first" / "report.html").read_text()
+        assert built.manifest.lineage is not None
         for path in (tmp_path / "first").iterdir():
+            if path.name == "lineage.json":  # it has the times of the run
+                continue
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 

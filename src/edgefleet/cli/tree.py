@@ -58,6 +58,7 @@ def _model() -> Noun:
         "examples": Leaf(f"{command}examples:examples", "Copy the example releases into a folder."),
         "init": Leaf(f"{command}init:init", "Make a release folder from a model and samples."),
         "inspect": Leaf(f"{command}inspect:inspect", "Show what is in a model file or folder."),
+        "compare": Leaf(f"{command}compare:compare", "Compare two model files or folders."),
         "profiles": Leaf(f"{command}profiles:profiles", "List the hardware classes."),
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
         "list": Leaf(f"{command}show:list_", "List models and their releases."),

@@ -9,6 +9,7 @@ from edgefleet.base.ids import check_name
 from edgefleet.base.texts import counted
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
+from edgefleet.protocol.lineage import LINEAGE_BYTES, check_lineage
 from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
 from edgefleet.protocol.runtimes import BUILT_IN
 from edgefleet.serving.golden_set import read_golden
@@ -27,6 +28,10 @@ async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:
     for index, variant in enumerate(manifest.variants):
         _check_artifact(variant.artifact, blobs, f"variants[{index}].artifact")
     _check_artifact(manifest.golden.artifact, blobs, "golden.artifact")
+    if manifest.lineage is not None:
+        _check_artifact(manifest.lineage, blobs, "lineage")
+        if manifest.lineage.size_bytes > LINEAGE_BYTES:
+            raise _invalid("lineage.size_bytes", f"At most {LINEAGE_BYTES:,} bytes are allowed.")
     await asyncio.to_thread(_check_bytes, manifest, blobs)
 
 
@@ -79,6 +84,8 @@ def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
 
 
 def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
+    if manifest.lineage is not None:
+        check_lineage(blobs.path(manifest.lineage.sha256).read_bytes(), manifest)
     for index, variant in enumerate(manifest.variants):
         _check_variant(variant, blobs.path(variant.artifact.sha256), f"variants[{index}]")
     golden = manifest.golden

@@ -18,8 +18,11 @@ from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
+from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
+from edgefleet.optimize.lineage import Making, machine_facts, tool_versions
 from edgefleet.optimize.measurement import Budget, Latency
 from edgefleet.optimize.measuring import Measurer, RunFacts
 from edgefleet.optimize.metrics.by_task import evaluate, metric_for
@@ -99,8 +102,9 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
     """
     check_free(request.out)
+    started_at = time.time()
     profiles = [_profile(name) for name in request.profiles]
-    sources = by_runtime([read_source(path) for path in request.models])
+    sources = by_runtime(list(map(_source, request.models)))
     first = next(iter(sources.values()))
     calibration = read_calibration(request.calibration, first.facts)
     samples = read_evaluation(request.evaluate, first.facts)
@@ -136,11 +140,34 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             if outcome.chosen is not None and outcome.chosen.candidate is not None:
                 chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
         folder = _release(request, draft, samples, unchanged, chosen)
+    if folder is not None:
+        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+        making = _making(request, first, digests, started_at)
+        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
+    )
+
+
+def _source(path: Path) -> SourceModel:
+    return read_mlflow(path) if is_mlflow(path) else read_source(path)
+
+
+def _making(
+    request: Request, source: SourceModel, digests: Mapping[str, str], started_at: float
+) -> Making:
+    return Making(
+        model=request.wanted.model,
+        release=request.wanted.release,
+        source=source,
+        data=digests,
+        tools=tool_versions(),
+        machine=machine_facts(),
+        started_at=started_at,
+        finished_at=time.time(),
     )
 
 

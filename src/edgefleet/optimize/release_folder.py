@@ -7,6 +7,7 @@ The folder holds ``release.toml``, the model files and the golden set::
     parent = "1"                    # optional: the release that this one was made from
     notes = "More training data."   # optional
     task = "classification"         # optional: what the model does
+    lineage = "lineage.json"        # optional: how the variants were made
 
     [golden]
     file = "golden.npz"
@@ -48,6 +49,7 @@ from edgefleet.base.ids import check_name
 from edgefleet.optimize import limits
 from edgefleet.optimize.profiles import PROFILES
 from edgefleet.protocol.comparisons import Comparison, Top1
+from edgefleet.protocol.lineage import check_lineage
 from edgefleet.protocol.release import (
     Artifact,
     Golden,
@@ -127,6 +129,7 @@ class _ReleaseFile(_Table, frozen=True, kw_only=True):
     variant: Annotated[tuple[_VariantTable, ...], Meta(min_length=1, max_length=limits.VARIANTS)]
     parent: str | None = None
     notes: Annotated[str, Meta(max_length=limits.NOTES_CHARS)] = ""
+    lineage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,11 @@ def build_release(
         notes=file.notes,
         task=file.task,
         changes_interface=changes_interface,
+        lineage=artifacts.read(file.lineage, "lineage") if file.lineage else None,
     )
     _check_rules(manifest, file)
+    if manifest.lineage is not None:
+        check_lineage(artifacts.files[manifest.lineage.sha256].read_bytes(), manifest)
     cases = {
         read_golden(
             artifacts.files[golden.sha256],

@@ -18,7 +18,7 @@ def interface_changes(before: ReleaseManifest, after: ReleaseManifest) -> tuple[
     found = [*_meaning(before, after)]
     for variant in after.variants:
         if variant.profile in old:
-            found += _changes(old[variant.profile], variant)
+            found += variant_changes(old[variant.profile], variant)
     return tuple(dict.fromkeys(found))
 
 
@@ -45,7 +45,8 @@ def _meaning(before: ReleaseManifest, after: ReleaseManifest) -> Iterator[str]:
             yield f"The class scores are {after.quality.scores}, not {before.quality.scores}."
 
 
-def _changes(before: Variant, after: Variant) -> Iterator[str]:
+def variant_changes(before: Variant, after: Variant) -> Iterator[str]:
+    """The changes of one variant that clients notice, as sentences."""
     old, new = _by_name(before.inputs), _by_name(after.inputs)
     for name in sorted(old.keys() | new.keys()):
         if name not in new:

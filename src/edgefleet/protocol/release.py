@@ -102,6 +102,7 @@ class ReleaseManifest(Wire, frozen=True, kw_only=True):
     notes: str = ""
     task: Task = "classification"
     changes_interface: bool = False  # clients of the release before it must change, and may
+    lineage: Artifact | None = None  # how the variants were made, see ``lineage``. For people only
 
 
 def unjudged(manifest: ReleaseManifest) -> str:

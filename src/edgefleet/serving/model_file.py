@@ -31,7 +31,7 @@ from edgefleet.serving.tflite_file import EDGETPU_OPERATOR, float_specs, is_tfli
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto, ValueInfoProto
 
-_ONNX_TYPES: Final[Mapping[str, Datatype]] = {
+ONNX_TYPES: Final[Mapping[str, Datatype]] = {
     "BOOL": "BOOL", "UINT8": "UINT8", "UINT16": "UINT16", "UINT32": "UINT32", "UINT64": "UINT64",
     "INT8": "INT8", "INT16": "INT16", "INT32": "INT32", "INT64": "INT64",
     "FLOAT16": "FP16", "FLOAT": "FP32", "DOUBLE": "FP64", "STRING": "BYTES",
@@ -280,7 +280,7 @@ def _spec(field: str, info: "ValueInfoProto") -> TensorSpec:
 
     kind = info.type.tensor_type
     names = {number: name for name, number in TensorProto.DataType.items()}
-    datatype = _ONNX_TYPES.get(names.get(kind.elem_type, ""))
+    datatype = ONNX_TYPES.get(names.get(kind.elem_type, ""))
     if info.type.WhichOneof("value") in ("sequence_type", "map_type"):
         raise PublisherError(
             "model_unsupported",

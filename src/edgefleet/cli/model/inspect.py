@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,14 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
+from edgefleet.optimize.inspection.fit import ProfileFit
+from edgefleet.optimize.inspection.graph import MemoryEstimate, OperatorFacts
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.protocol.wire import Wire
 
 if TYPE_CHECKING:
+    from edgefleet.optimize.inspection.inspect import Inspection
     from edgefleet.protocol.release import ReleaseManifest
-    from edgefleet.serving.model_file import ModelFacts
 
 
 class ModelReport(Wire, frozen=True, kw_only=True):
@@ -25,7 +28,8 @@ class ModelReport(Wire, frozen=True, kw_only=True):
 
     ``runtimes`` can load the file. ``ir_version`` of a TFLite file is the version of its schema.
     ``raw_inputs`` and ``raw_outputs`` are the integers of a quantised TFLite file, which a device
-    also serves with ``tensors = "raw"``.
+    also serves with ``tensors = "raw"``. ``precision`` is that of most weights, whose bytes
+    ``weights_bytes`` has by datatype.
     """
 
     file: str
@@ -41,6 +45,12 @@ class ModelReport(Wire, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
     raw_inputs: tuple[TensorSpec, ...] = ()
     raw_outputs: tuple[TensorSpec, ...] = ()
+    operators: tuple[OperatorFacts, ...] = ()
+    parameters: int = 0
+    precision: str = ""
+    weights_bytes: Mapping[str, int] = {}
+    memory: MemoryEstimate | None = None
+    profiles: tuple[ProfileFit, ...] = ()
 
 
 @verb(
@@ -48,31 +58,41 @@ class ModelReport(Wire, frozen=True, kw_only=True):
     hub=False,
     examples=(
         "edgefleet model inspect wine.onnx",
+        "edgefleet model inspect wine.onnx --batch 8",
         "edgefleet model inspect releases/digits/release-1 --json",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="The batch of the memory estimate, if the model leaves it open.",
+)
 @pass_invocation
-def inspect(invocation: Invocation, path: Path) -> None:
+def inspect(invocation: Invocation, path: Path, batch: int) -> None:
     """Show what is in a model file or a release folder.
 
-    The model is read and not run. A file that no device could serve is refused with the export
-    option that mends it.
+    Of a file: operators, parameters, an estimate of memory, and which built-in profiles can run it
+    or why not. The model is read and not run. A file that no device could serve is refused with the
+    export option that mends it.
     """
+    from edgefleet.optimize.inspection.inspect import inspect_file
     from edgefleet.optimize.release_folder import build_release
-    from edgefleet.serving.model_file import inspect_model
 
     if path.is_dir():
         manifest = build_release(path, created_at=0.0).manifest
         invocation.screen.answer(manifest, _folder_lines(manifest))
         return
-    report = _report(path, inspect_model(path))
+    report = _report(path, inspect_file(path, batch))
     invocation.screen.answer(report, _file_lines(report))
 
 
-def _report(path: Path, model: ModelFacts) -> ModelReport:
+def _report(path: Path, found: Inspection) -> ModelReport:
     from edgefleet.optimize.new_release import class_scores
 
+    model = found.facts
     return ModelReport(
         file=str(path),
         size_bytes=path.stat().st_size,
@@ -87,6 +107,12 @@ def _report(path: Path, model: ModelFacts) -> ModelReport:
         runtimes=model.runtimes,
         raw_inputs=model.raw[0] if model.raw else (),
         raw_outputs=model.raw[1] if model.raw else (),
+        operators=found.operators,
+        parameters=found.parameters,
+        precision=found.precision,
+        weights_bytes=found.weights_bytes,
+        memory=found.memory,
+        profiles=found.profiles,
     )
 
 
@@ -115,7 +141,56 @@ def _file_lines(report: ModelReport) -> list[str]:
             if raw[one.name] != one.datatype
         ]
         rows.append(("quantised", f"{', '.join(quantised)}: the runtime converts"))
-    return [*facts(rows), "", *_tensors(report.inputs, report.outputs)]
+    rows += _size_rows(report)
+    return [
+        *facts(rows),
+        "",
+        *_tensors(report.inputs, report.outputs),
+        "",
+        *_operators(report),
+        "",
+        *_profiles(report),
+    ]
+
+
+def _size_rows(report: ModelReport) -> list[tuple[str, str]]:
+    """Parameters, and the estimate of memory with its formula."""
+    weights = ", ".join(f"{size(count)} {kind}" for kind, count in report.weights_bytes.items())
+    rows = [
+        ("parameters", f"{report.parameters:,}, mostly {report.precision} ({weights or 'none'})")
+    ]
+    if estimate := report.memory:
+        least = "at least " if estimate.unknown_tensors else ""
+        total = f"{least}{size(estimate.total_bytes)} at batch {estimate.batch}, by estimate"
+        live = f"largest live activations (at {estimate.peak_at or 'no operator'})"
+        parts = (
+            f"{size(estimate.weights_bytes)} weights + {size(estimate.activations_bytes)} {live}"
+        )
+        rows.append(("memory", f"{total}: {parts}"))
+    return rows
+
+
+def _operators(report: ModelReport) -> list[str]:
+    rows = [
+        (one.operator, one.count, f"{one.parameters:,}", str(list(one.largest_output)))
+        for one in report.operators
+    ]
+    return table(("operator", "count", "parameters", "largest output"), rows)
+
+
+def _profiles(report: ModelReport) -> list[str]:
+    rows = [
+        (
+            one.profile,
+            "yes" if one.runs else "no",
+            one.runtime,
+            size(one.memory.total_bytes),
+            one.memory.batch,
+            " ".join((*one.why_not, *one.notes)),
+        )
+        for one in report.profiles
+    ]
+    return table(("profile", "runs", "runtime", "memory", "batch", "why"), rows)
 
 
 def _folder_lines(manifest: ReleaseManifest) -> list[str]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     nargs=-1,
     required=True,
     metavar="MODEL...",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True),
 )
 @click.option(
     "--profile",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from edgefleet.base.errors import OperatorError
 from edgefleet.base.texts import counted, utc_text
 from edgefleet.cli.command import verb
 from edgefleet.cli.connect import reach
@@ -41,14 +42,31 @@ def list_(invocation: Invocation) -> None:
 
 @verb(
     "show",
-    examples=("edgefleet model show digits", "edgefleet model show digits 2 --json"),
+    examples=(
+        "edgefleet model show digits",
+        "edgefleet model show digits 2 --json",
+        "edgefleet model show digits 2 --lineage",
+    ),
 )
 @click.argument("model", metavar="MODEL")
 @click.argument("release", metavar="[RELEASE]", required=False)
+@click.option(
+    "--lineage",
+    is_flag=True,
+    help="Show how the variants of the release were made: sources, data, tools, judgements.",
+)
 @pass_invocation
-def show(invocation: Invocation, model: str, release: str | None) -> None:
+def show(invocation: Invocation, model: str, release: str | None, *, lineage: bool) -> None:
     """Show a model with its releases, or one release with its variants."""
+    from edgefleet.cli.model.lineage import fetch_lineage, lineage_lines
+
+    if lineage and release is None:
+        raise OperatorError("setting_invalid", "--lineage needs a release.", field="release")
     with reach(invocation) as hub:
+        if release is not None and lineage:
+            statement = fetch_lineage(hub, model, release)
+            invocation.screen.answer(statement, lineage_lines(statement))
+            return
         if release is not None:
             view = hub.release(model, release)
             invocation.screen.answer(view, _release(view))
@@ -111,6 +129,7 @@ def _release(view: ReleaseView) -> list[str]:
                 ("compared by", comparison_text(golden.comparison)),
                 *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
                 *([("interface", CHANGED)] if manifest.changes_interface else []),
+                *([("lineage", manifest.lineage.sha256)] if manifest.lineage else []),
                 ("notes", manifest.notes),
             ]
         ),

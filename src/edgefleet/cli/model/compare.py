@@ -1,0 +1,203 @@
+"""``edgefleet model compare``: two model files, or two release folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgefleet.base.errors import OperatorError
+from edgefleet.base.texts import counted
+from edgefleet.cli.command import verb
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.screen import facts, table
+from edgefleet.cli.values import percent, size
+from edgefleet.optimize.comparison.compare import FileComparison
+from edgefleet.protocol.wire import Wire
+
+if TYPE_CHECKING:
+    from edgefleet.optimize.release_folder import BuiltRelease
+    from edgefleet.protocol.release import Variant
+
+
+class CompareReport(Wire, frozen=True, kw_only=True):
+    """The comparisons: one of two files, or one for each profile that both releases have.
+
+    ``interface`` are the changes of the release that clients notice; ``profiles_only_before`` and
+    ``profiles_only_after`` have no partner.
+    """
+
+    before: str
+    after: str
+    files: tuple[FileComparison, ...]
+    interface: tuple[str, ...] = ()
+    profiles_only_before: tuple[str, ...] = ()
+    profiles_only_after: tuple[str, ...] = ()
+
+
+Pair = tuple[str, Path, Path, "Variant | None", "Variant | None"]
+
+
+@verb(
+    "compare",
+    hub=False,
+    examples=(
+        "edgefleet model compare fp32.onnx int8.onnx --samples digits.npz",
+        "edgefleet model compare digits-1 digits-2 --json",
+    ),
+)
+@click.argument("before", type=click.Path(path_type=Path, exists=True))
+@click.argument("after", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Inputs X, and right answers y if there are any, as numpy.savez writes them.",
+)
+@click.option(
+    "--cases",
+    type=click.IntRange(1),
+    default=2_000,
+    show_default=True,
+    help="Samples that are used, at most.",
+)
+@pass_invocation
+def compare(
+    invocation: Invocation, before: Path, after: Path, *, samples: Path | None, cases: int
+) -> None:
+    """Compare two model files, or the variants of two release folders.
+
+    Shows sizes, the transfer and the estimated difference for a device that has BEFORE, operators,
+    changes that clients notice, and how far the weights are apart. With samples both models run in
+    the runtime of this machine: agreement, and the metric of both with a paired interval.
+    """
+    report = _folders(before, after) if before.is_dir() and after.is_dir() else None
+    if report is None and (before.is_dir() or after.is_dir()):
+        raise OperatorError(
+            "setting_invalid",
+            "A file and a folder cannot be compared.",
+            field="after",
+            hint="Name two model files, or two release folders.",
+        )
+    compared, pairs = report or _files(before, after)
+    if samples is not None:
+        compared = _with_samples(compared, pairs, samples, cases)
+    invocation.screen.answer(compared, _lines(compared))
+
+
+def _files(before: Path, after: Path) -> tuple[CompareReport, list[Pair]]:
+    from edgefleet.optimize.comparison.compare import compare_files
+
+    report = CompareReport(
+        before=str(before), after=str(after), files=(compare_files(before, after),)
+    )
+    return report, [("", before, after, None, None)]
+
+
+def _folders(before: Path, after: Path) -> tuple[CompareReport, list[Pair]]:
+    from edgefleet.optimize.comparison.compare import compare_files
+    from edgefleet.optimize.release_folder import build_release
+    from edgefleet.protocol.interface import interface_changes
+
+    old, new = (build_release(one, created_at=0.0) for one in (before, after))
+    mine, theirs = _variants(old), _variants(new)
+    pairs: list[Pair] = [
+        (name, old.files[one.artifact.sha256], new.files[theirs[name].artifact.sha256], one,
+         theirs[name])
+        for name, one in mine.items()
+        if name in theirs
+    ]  # fmt: skip
+    report = CompareReport(
+        before=f"{old.manifest.model} {old.manifest.release}",
+        after=f"{new.manifest.model} {new.manifest.release}",
+        files=tuple(compare_files(one, other, name) for name, one, other, _, _ in pairs),
+        interface=interface_changes(old.manifest, new.manifest),
+        profiles_only_before=tuple(name for name in mine if name not in theirs),
+        profiles_only_after=tuple(name for name in theirs if name not in mine),
+    )
+    return report, pairs
+
+
+def _variants(built: BuiltRelease) -> dict[str, Variant]:
+    return {one.profile: one for one in built.manifest.variants}
+
+
+def _with_samples(
+    report: CompareReport, pairs: list[Pair], samples: Path, cases: int
+) -> CompareReport:
+    from msgspec.structs import replace
+
+    from edgefleet.optimize.comparison.answers import Side, compare_answers
+    from edgefleet.optimize.comparison.compare import file_variant
+    from edgefleet.optimize.run_model import answers
+    from edgefleet.serving.model_file import inspect_model
+
+    files: list[FileComparison] = []
+    for compared, (_, before, after, old, new) in zip(report.files, pairs, strict=True):
+        sides = [
+            Side(path, variant or file_variant(path, inspect_model(path)))
+            for path, variant in ((before, old), (after, new))
+        ]
+        found = compare_answers(sides[0], sides[1], samples, answers, cases=cases)
+        files.append(replace(compared, samples=found))
+    return replace(report, files=tuple(files))
+
+
+def _lines(report: CompareReport) -> Iterator[str]:
+    yield f"{report.before} -> {report.after}"
+    for name, profiles in (
+        ("only before", report.profiles_only_before),
+        ("only after", report.profiles_only_after),
+    ):
+        if profiles:
+            yield f"{name}: {', '.join(profiles)}"
+    yield from (f"interface: {change}" for change in report.interface)
+    for one in report.files:
+        yield ""
+        if one.profile:
+            yield one.profile
+        yield from facts(_rows(one))
+        if one.operators:
+            yield ""
+            rows = [(change.operator, change.before, change.after) for change in one.operators]
+            yield from table(("operator", "before", "after"), rows)
+
+
+def _rows(one: FileComparison) -> list[tuple[str, object]]:
+    before, after = one.before, one.after
+    rows: list[tuple[str, object]] = [
+        ("size", _change(before.size_bytes, after.size_bytes)),
+        ("compressed", _change(before.compressed_bytes, after.compressed_bytes)),
+        ("difference", f"{size(one.delta_bytes)} for a device that has the first, by estimate"),
+        ("precision", f"{before.precision} -> {after.precision}"),
+        ("parameters", f"{before.parameters:,} -> {after.parameters:,}"),
+        ("interface", " ".join(one.interface) or "as before"),
+        (
+            "weights",
+            "none could be compared"
+            if one.median_distance is None
+            else f"{one.median_distance:.2e} apart (median of {one.compared_weights}, relative)",
+        ),
+    ]
+    if found := one.samples:
+        rows.append(("agreement", f"{percent(found.agreement)} of {counted(found.cases, 'case')}"))
+        if proof := found.accuracy:
+            interval = f"{proof.difference.low:+.4f} to {proof.difference.high:+.4f}"
+            rows.append(
+                (
+                    found.metric,
+                    (
+                        f"{proof.baseline:.4f} -> {proof.candidate:.4f}, difference {interval} "
+                        f"({percent(proof.difference.level)} interval)"
+                    ),
+                )
+            )
+            rows.append(("shown", found.text))
+    return rows
+
+
+def _change(before: int, after: int) -> str:
+    times = before / max(1, after)
+    words = f"{times:.2f} times smaller" if times >= 1 else f"{1 / times:.2f} times larger"
+    return f"{size(before)} -> {size(after)}, {words if before != after else 'as before'}"

@@ -1,0 +1,1 @@
+"""Compares two model files, or the variants of two release folders."""

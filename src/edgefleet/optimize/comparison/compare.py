@@ -1,0 +1,117 @@
+"""Compares two models: sizes, operators, interface and weights, and their answers to samples."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from edgefleet.optimize.comparison.answers import SampleComparison
+from edgefleet.optimize.comparison.weights import distances, median_distance
+from edgefleet.optimize.inspection.fit import precision
+from edgefleet.optimize.inspection.graph import operators, parameters
+from edgefleet.optimize.inspection.inspect import read_graph
+from edgefleet.optimize.transfer_size import compressed_size, delta_size
+from edgefleet.protocol.interface import variant_changes
+from edgefleet.protocol.release import Artifact, Variant
+from edgefleet.protocol.wire import Wire
+from edgefleet.serving.model_file import ModelFacts, inspect_model
+
+_BATCH = 1
+_MEMORY_MIB = 1024
+
+
+class FileFacts(Wire, frozen=True, kw_only=True):
+    """One of the two files. ``compressed_bytes`` are those of a transfer (zlib)."""
+
+    sha256: str
+    size_bytes: int
+    compressed_bytes: int
+    precision: str
+    parameters: int
+
+
+class OperatorChange(Wire, frozen=True, kw_only=True):
+    """How many operators of one type the files have."""
+
+    operator: str
+    before: int
+    after: int
+
+
+class FileComparison(Wire, frozen=True, kw_only=True):
+    """Two files. ``profile`` is empty unless they are variants of releases.
+
+    ``delta_bytes`` is the estimated transfer to a device that has the first file. ``interface`` are
+    the changes that clients notice. ``median_distance`` is that of ``compared_weights`` weights by
+    ``weights.distances``; None if none could be compared. ``samples`` is None without samples.
+    """
+
+    profile: str
+    before: FileFacts
+    after: FileFacts
+    delta_bytes: int
+    operators: tuple[OperatorChange, ...]
+    interface: tuple[str, ...]
+    compared_weights: int
+    median_distance: float | None
+    samples: SampleComparison | None = None
+
+
+def compare_files(before: Path, after: Path, profile: str = "") -> FileComparison:
+    """Compare two model files, without samples. Raises the errors of ``inspect_model``."""
+    facts = inspect_model(before), inspect_model(after)
+    apart = distances(before, after, facts)
+    return FileComparison(
+        profile=profile,
+        before=_file_facts(before, facts[0]),
+        after=_file_facts(after, facts[1]),
+        delta_bytes=delta_size(after, before),
+        operators=tuple(_operators(before, after, facts)),
+        interface=tuple(
+            variant_changes(file_variant(before, facts[0]), file_variant(after, facts[1]))
+        ),
+        compared_weights=len(apart),
+        median_distance=median_distance(apart),
+    )
+
+
+def file_variant(path: Path, facts: ModelFacts) -> Variant:
+    """A variant with which the file is compared and run on this machine."""
+    fixed = [spec.shape[0] for spec in facts.inputs if spec.shape[0] != -1]
+    return Variant(
+        profile="compared",
+        runtime=facts.runtimes[0],
+        precision="fp32",
+        artifact=Artifact(sha256=_digest(path), size_bytes=path.stat().st_size),
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        max_batch=fixed[0] if fixed else _BATCH,
+        memory_limit_mib=_MEMORY_MIB,
+    )
+
+
+def _file_facts(path: Path, facts: ModelFacts) -> FileFacts:
+    graph = read_graph(path, facts, _BATCH)
+    return FileFacts(
+        sha256=_digest(path),
+        size_bytes=path.stat().st_size,
+        compressed_bytes=compressed_size(path),
+        precision=precision(graph),
+        parameters=parameters(graph),
+    )
+
+
+def _operators(
+    before: Path, after: Path, facts: tuple[ModelFacts, ModelFacts]
+) -> Iterator[OperatorChange]:
+    """The types of which the files have different numbers."""
+    old, new = (
+        {one.operator: one.count for one in operators(read_graph(path, fact, _BATCH))}
+        for path, fact in zip((before, after), facts, strict=True)
+    )
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name, 0) != new.get(name, 0):
+            yield OperatorChange(operator=name, before=old.get(name, 0), after=new.get(name, 0))
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()

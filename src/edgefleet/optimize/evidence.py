@@ -1,0 +1,80 @@
+"""Writes what an optimisation found beside its release: the lineage, and the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgefleet.optimize.lineage import (
+    LINEAGE_FILE,
+    MadeVariant,
+    Making,
+    lineage,
+    write_lineage,
+)
+from edgefleet.optimize.outcome import ProfileOutcome
+from edgefleet.optimize.release_folder import RELEASE_FILE, build_release
+from edgefleet.optimize.report.page import write_report
+from edgefleet.optimize.report.report import ProfileReport, Report
+
+REPORT_FILE: Final = "report.html"
+
+
+def write_evidence(
+    folder: Path, making: Making, profiles: Sequence[ProfileOutcome], metric: str, keep: float
+) -> None:
+    """Write ``lineage.json``, named in release.toml, and ``report.html`` into a release folder.
+
+    Raises the errors of ``build_release`` if the folder is not that of the outcome.
+    """
+    outcomes = {one.profile: one for one in profiles}
+    variants = build_release(folder, created_at=0.0).manifest.variants
+    names = {variant.profile: variant.artifact.sha256 for variant in variants}
+    made = [
+        MadeVariant(
+            profile=name,
+            file=name,
+            sha256=sha256,
+            recipe=chosen.candidate.recipe,
+            judgement=chosen,
+        )
+        for name, sha256 in names.items()
+        if (chosen := outcomes[name].chosen) is not None and chosen.candidate is not None
+    ]
+    write_lineage(folder, lineage(made, making))
+    toml = folder / RELEASE_FILE
+    toml.write_text(f'lineage = "{LINEAGE_FILE}"\n{toml.read_text()}')
+    report = Report(
+        making.model,
+        making.release,
+        metric,
+        tuple(profile_report(one, keep) for one in profiles),
+        _facts(making),
+    )
+    write_report(folder / REPORT_FILE, report)
+
+
+def profile_report(outcome: ProfileOutcome, keep: float) -> ProfileReport:
+    """The report of one profile."""
+    by_recipe = {one.recipe: one.judgement.candidate for one in outcome.tried}
+    chosen = outcome.chosen.candidate if outcome.chosen else None
+    found = [by_recipe.get(recipe) for recipe in outcome.front]
+    return ProfileReport(
+        profile=outcome.profile,
+        baseline=outcome.baseline,
+        judgements=tuple(one.judgement for one in outcome.tried),
+        chosen=chosen.sha256 if chosen else None,
+        front=tuple(one.sha256 for one in found if one is not None),
+        text=outcome.text,
+        keep=keep,
+    )
+
+
+def _facts(making: Making) -> Mapping[str, str]:
+    shown = {"source": making.source.sha256[:16]}
+    shown |= {f"{purpose} data": digest[:16] for purpose, digest in making.data.items()}
+    shown["tools"] = ", ".join(f"{name} {version}" for name, version in making.tools.items())
+    shown["machine"] = ", ".join(
+        " ".join(map(str, value)) if isinstance(value, list) else f"{name} {value}"
+        for name, value in making.machine.items()
+    )
+    return shown

@@ -1,0 +1,1 @@
+"""Models of other tools as source models: MLflow folders, scikit-learn estimators."""
