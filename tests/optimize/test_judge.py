@@ -102,7 +102,7 @@ def test_the_first_reason_in_the_order_of_the_enumeration_is_given() -> None:
     assert sorted(given, key=lambda one: order.index(Refusal(one))) == given
 
 
-# What 719 cases can say of a gate of 99 %, which allows 7 losses.
+# 719 cases and a gate of 99 %, which allows 7 losses.
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_what_was_not_built_has_the_words_of_the_tool() -> None:
     assert decode(encode(found), Judgement) == found
 
 
-# What must hold for all candidates.
+# Rules that hold for all candidates.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What was measured on one candidate, as the artifact that will ship, in its own runtime."""
+"""Measurements of one candidate, as the artifact that will ship, in its own runtime."""
 
 from edgefleet.optimize.recipe import Recipe
 from edgefleet.protocol.device import Digest
@@ -44,7 +44,7 @@ class Measurement(Wire, frozen=True, kw_only=True):
 
 
 class Budget(Wire, frozen=True, kw_only=True):
-    """What a variant may cost on its profile. None: no limit."""
+    """The most that a variant may cost on its profile. None: no limit."""
 
     keep: float = 0.99  # least share of the baseline's metric
     memory_bytes: int | None = None

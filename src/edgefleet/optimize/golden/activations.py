@@ -1,5 +1,7 @@
 """The activations inside of an ONNX model, to find the cases with extremes of each channel."""
 
+from typing import Final
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,9 +9,9 @@ import onnxruntime
 from edgefleet.optimize.evaluation_data import Arrays
 from edgefleet.optimize.samples import Array
 
-_OPERATORS = ("Conv", "Gemm", "MatMul", "BatchNormalization", "Relu", "Clip", "Add")
-_BATCH = 64
-_QUIET = 4
+_OPERATORS: Final = ("Conv", "Gemm", "MatMul", "BatchNormalization", "Relu", "Clip", "Add")
+_BATCH: Final = 64
+_QUIET: Final = 4  # the log level of fatal errors
 
 
 def channel_peaks(model: bytes, inputs: Arrays) -> Arrays:
@@ -35,7 +37,8 @@ def channel_peaks(model: bytes, inputs: Arrays) -> Arrays:
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, cases, _BATCH):
         batch = {name: array[start : start + _BATCH] for name, array in inputs.items()}
-        for name, made in zip(names, session.run(names, batch), strict=True):
+        for name, output in zip(names, session.run(names, batch), strict=True):
+            made: Array = np.asarray(output)
             if made.ndim > 1:
                 parts[name].append(made.reshape(*made.shape[:2], -1).max(axis=2))
     return {name: np.concatenate(found) for name, found in parts.items() if found}

@@ -31,7 +31,7 @@ _CHANNELS: Final = 4_096  # of one tensor whose extremes are looked at
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen on all cases. Arrays by name, cases first.
+    """Inputs, answers and activations of all cases. Arrays by name, cases first.
 
     ``answers`` are the outputs of the shipped variants; those of the first are the reference.
     ``internal`` are activations inside of the model, with the channel as the second axis.
@@ -56,11 +56,11 @@ def choose_golden(observed: Observed, count: int) -> Array:
     sturdy = _sturdy(observed, margins)
     order = np.concatenate([order[sturdy[order]], order[~sturdy[order]]])
     chosen: dict[int, None] = {}
-    _take(chosen, _by_turns(order, groups), int(count * BOUNDARY_SHARE))
+    _add_rows(chosen, _by_turns(order, groups), int(count * BOUNDARY_SHARE))
     extremes = _extremes(observed)
     kept = [row for row in extremes if sturdy[row]]
-    _take(chosen, kept, len(chosen) + int(count * EXTREME_SHARE))
-    _take(chosen, order.tolist(), count)
+    _add_rows(chosen, kept, len(chosen) + int(count * EXTREME_SHARE))
+    _add_rows(chosen, order.tolist(), count)
     return np.array(sorted(chosen), np.int64)
 
 
@@ -144,10 +144,10 @@ def _sturdy(observed: Observed, margins: Floats) -> Array:
 def _by_turns(order: Array, groups: Array) -> list[int]:
     """The first case of each group, then the second of each, and so on."""
     turns = np.zeros(len(order), np.int64)
-    seen: dict[int, int] = {}
+    last_turn: dict[int, int] = {}
     for place, row in enumerate(order.tolist()):
         group = int(groups[row])
-        turns[place] = seen[group] = seen.get(group, -1) + 1
+        turns[place] = last_turn[group] = last_turn.get(group, -1) + 1
     return [int(row) for row in order[np.argsort(turns, kind="stable")]]
 
 
@@ -172,7 +172,7 @@ def _peaks(observed: Observed) -> Iterable[Array]:
         yield array.reshape(*array.shape[:2], -1).max(axis=2)
 
 
-def _take(chosen: dict[int, None], rows: Iterable[int], most: int) -> None:
+def _add_rows(chosen: dict[int, None], rows: Iterable[int], most: int) -> None:
     for row in rows:
         if len(chosen) >= most:
             return

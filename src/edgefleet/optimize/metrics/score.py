@@ -1,4 +1,4 @@
-"""What a metric says of the answers to evaluation data: its value, and evidence for a comparison.
+"""The score of answers to evaluation data: a value, and evidence for a comparison.
 
 Larger is better in every metric. Errors are negative: ``-RMSE``, ``-MAE``.
 """
