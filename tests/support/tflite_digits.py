@@ -82,7 +82,7 @@ def write_digits(
 
 
 def answers(path: Path, images: NDArray[Any]) -> Floats:
-    """What the interpreter answers, as floats. Integers are converted with the file's scales."""
+    """The answers of the interpreter, as floats. Integers are converted with the file's scales."""
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = given["quantization"]

@@ -36,7 +36,7 @@ class LogRow(Wire, frozen=True, kw_only=True):
 
 
 class CompilerLog(Wire, frozen=True, kw_only=True):
-    """What the compiler says of a model. ``subgraphs`` is 0 if its log does not say it."""
+    """The compiler's report on a model. ``subgraphs`` is 0 if its log does not say it."""
 
     version: str
     subgraphs: int

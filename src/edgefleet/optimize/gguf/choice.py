@@ -32,7 +32,7 @@ class GgufMeasurement(Wire, frozen=True, kw_only=True):
 
 
 class GgufBudget(Wire, frozen=True, kw_only=True):
-    """What the file may cost. None: no limit. ``added_loss`` is over the first measurement."""
+    """Most that the file may cost. None: no limit. ``added_loss`` is over the first measurement."""
 
     memory_bytes: int | None = None
     size_bytes: int | None = None

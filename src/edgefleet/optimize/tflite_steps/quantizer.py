@@ -1,7 +1,7 @@
 """The adapter of ai-edge-quantizer: the only module that knows the package.
 
 The project renames itself to litert-quantizer, with the same modules inside, so either package will
-do. What the quantizer does by default and a cache of variants cannot use is replaced here:
+do. Defaults of the quantizer that a cache of variants cannot use are replaced here:
 
 - it calibrates with 16 threads. Here one thread runs, so that sums have one order and the same
   arguments give the same bytes.
