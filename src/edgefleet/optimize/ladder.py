@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 OPERATORS: Final = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Softmax", "LayerNormalization",
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "LayerNormalization",
      "GlobalAveragePool", "AveragePool", "Sigmoid", "Concat"}
 )  # fmt: skip
 """The operators whose nodes are ranked."""
