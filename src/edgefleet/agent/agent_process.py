@@ -29,7 +29,7 @@ from edgefleet.agent.no_link import link_to
 from edgefleet.agent.prover import Prover
 from edgefleet.agent.runtimes import installed_runtimes
 from edgefleet.agent.settings import AgentSettings, serving_fallback
-from edgefleet.agent.slots import MODELS, Slots
+from edgefleet.agent.slots import ENGINES, MODELS, Slots
 from edgefleet.agent.state import AgentState
 from edgefleet.agent.status_socket import answering
 from edgefleet.agent.supervisor import Supervisor
@@ -44,6 +44,7 @@ from edgefleet.base.network import HttpLink, without_secret
 from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
 from edgefleet.protocol.device import Facts, run_name
+from edgefleet.protocol.runtimes import ENGINES_VARIABLE
 
 
 class Device:
@@ -182,6 +183,7 @@ class Device:
             must_enrol=must_enrol,
         )
         LOGGER.info("This run of the agent has the number %s.", run_name(hub.run))
+        os.environ.setdefault(ENGINES_VARIABLE, storage.locate(ENGINES))
         more = ["--serve-grpc", settings.serve_grpc] if settings.serve_grpc else []
         more += [f"--cors-origin={one}" for one in settings.cors_origin.split(",") if one]
         more += serving_fallback(settings)

@@ -42,6 +42,7 @@ GOLDEN: Final[FileName] = "golden.npz"
 MANIFEST: Final = "manifest.json"
 NEXT_MANIFEST: Final = "manifest.next.json"  # until the first file of its release is downloaded
 MODELS: Final = "models"
+ENGINES: Final = "engines"  # that a runtime builds from models, as TensorRT does
 OLD_SLOTS: Final = "slots"  # of a device with one model, before version 3 of the state
 NAMES: Final[tuple[SlotName, ...]] = ("a", "b")
 

@@ -82,6 +82,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "step_failed": ErrorKind(
             _P, 422, _FIX, "Read the words of the tool, or leave the step out of the recipe."
         ),
+        "metric_failed": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Fix the metric, or give right answers that fit the outputs of the model.",
+        ),
+        "bad_metric": ErrorKind(_P, 422, _FIX, "Name a metric of the model's task."),
         "release_exists": ErrorKind(
             _P, 409, _NEVER, "Publish under a new version: a release is immutable."
         ),
@@ -90,6 +97,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
+        "profile_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of the profile's file."),
         "release_interface_changed": ErrorKind(
             _P,
             409,

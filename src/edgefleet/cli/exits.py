@@ -62,6 +62,7 @@ _BAD_INPUT: Final = frozenset(
         "model_unsupported",
         "name_invalid",
         "not_a_model",
+        "profile_invalid",
         "release_file_invalid",
         "setting_invalid",
         "signature_invalid",

@@ -58,8 +58,12 @@ def _model() -> Noun:
         "examples": Leaf(f"{command}examples:examples", "Copy the example releases into a folder."),
         "init": Leaf(f"{command}init:init", "Make a release folder from a model and samples."),
         "inspect": Leaf(f"{command}inspect:inspect", "Show what is in a model file or folder."),
+        "profiles": Leaf(f"{command}profiles:profiles", "List the hardware classes."),
         "publish": Leaf(f"{command}publish:publish", "Prove, sign and upload a release."),
         "list": Leaf(f"{command}show:list_", "List models and their releases."),
+        "optimize": Leaf(
+            f"{command}optimize:optimize", "Find the best variant of a model for each profile."
+        ),
         "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),
         "why": Leaf(f"{command}show:why", "Explain the status of a release."),
     }

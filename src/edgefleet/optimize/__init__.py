@@ -1,1 +1,87 @@
-"""From trained model files to a signed release."""
+"""From trained model files to a signed release.
+
+``optimize`` is the same as ``edgefleet model optimize``. docs/optimize.md is the user's page.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgefleet.optimize.evaluation_data import Metric
+    from edgefleet.optimize.outcome import Outcome
+    from edgefleet.optimize.recipe import Recipe
+    from edgefleet.optimize.source_model import Trainer
+    from edgefleet.protocol.release import Task
+
+__all__ = ["optimize"]
+
+
+def _silent(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def optimize(
+    models: Path | Sequence[Path],
+    *,
+    profiles: Sequence[str],
+    calibration: Path,
+    evaluate: Path,
+    model: str,
+    release: str,
+    out: Path,
+    task: "Task | None" = None,
+    output: str = "",
+    keep: float = 0.99,
+    budget_s: float = 600.0,
+    latency_s: float | None = None,
+    size_bytes: int | None = None,
+    baseline: Path | None = None,
+    cache_dir: Path | None = None,
+    threads: int = 1,
+    metric: "Metric | None" = None,
+    trainer: "Trainer | None" = None,
+    recipes: "Sequence[Recipe]" = (),
+    progress: Callable[[str], None] = _silent,
+) -> "Outcome":
+    """Find the best variant of a float model for each profile, and write a release folder.
+
+    ``models`` is the ONNX file, the TFLite file, or both of the same model. ``calibration`` and
+    ``evaluate`` are ``.npz`` files as for ``model init --samples``. A variant keeps at least the
+    share ``keep`` of the metric. ``budget_s`` is the time in seconds, divided among the profiles;
+    a search that ends early continues from its cache when it is called again. ``latency_s`` and
+    ``size_bytes`` are limits of a variant; the memory limit is that of the profile. ``baseline`` is
+    the release folder that devices have now, for the size of an update. ``metric`` replaces that of
+    the task. ``trainer`` allows recipes that change the weights. ``recipes`` replace the table of
+    ``candidates``.
+
+    Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
+
+    Raises PublisherError: the errors of ``inspect_model``, ``calibration_invalid``,
+    ``evaluation_invalid``, ``release_file_invalid``, ``golden_failed``.
+    """
+    from edgefleet.optimize.measurement import Budget  # noqa: PLC0415 - numpy, and more
+    from edgefleet.optimize.new_release import Wanted  # noqa: PLC0415
+    from edgefleet.optimize.pipeline import Request, run  # noqa: PLC0415
+    from edgefleet.optimize.run_model import runner  # noqa: PLC0415
+
+    request = Request(
+        models=[models] if isinstance(models, Path) else list(models),
+        profiles=list(profiles),
+        calibration=calibration,
+        evaluate=evaluate,
+        wanted=Wanted(
+            model=model, release=release, task=task, output=output, profiles=tuple(profiles)
+        ),
+        out=out,
+        runner=runner(),
+        budget=Budget(keep=keep, latency_s=latency_s, size_bytes=size_bytes),
+        time_s=budget_s,
+        baseline=baseline,
+        cache_dir=cache_dir,
+        threads=threads,
+        metric=metric,
+        trainer=trainer,
+        recipes=tuple(recipes),
+    )
+    return run(request, progress)

@@ -13,12 +13,20 @@ class Latency(Wire, frozen=True, kw_only=True):
     runs: int
 
 
+class Resampled(Wire, frozen=True, kw_only=True):
+    """The values of a metric on resamples of the evaluation data, the same for all candidates."""
+
+    values: tuple[float, ...]
+    cases: int  # of the evaluation data
+
+
 class Measurement(Wire, frozen=True, kw_only=True):
     """The facts of one candidate. Sizes in bytes.
 
-    ``value`` is the metric over all evaluation cases. ``cases`` are the scores of single cases, in
-    the order of the evaluation data, where the metric has such (0 or 1 for right and wrong); empty
-    where only the whole set has a value (mAP, IoU). ``outputs_digest`` is that of all outputs.
+    ``value`` is the metric over all evaluation cases; larger is better. ``cases`` are the scores of
+    single cases, in the order of the evaluation data, where ``value`` is their mean (0 or 1 for
+    right and wrong). Where only the whole set has a value (mAP, IoU, F1), ``resampled`` has those
+    of resamples, as ``metrics.evaluate`` makes them. ``outputs_digest`` is that of all outputs.
     """
 
     recipe: Recipe
@@ -32,6 +40,7 @@ class Measurement(Wire, frozen=True, kw_only=True):
     peak_memory_bytes: int  # of the process that ran it, beyond one that loaded no model
     batch: int
     outputs_digest: Digest
+    resampled: Resampled | None = None
 
 
 class Budget(Wire, frozen=True, kw_only=True):

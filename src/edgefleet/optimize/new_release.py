@@ -8,13 +8,14 @@ answer is refused: its golden set could not tell it from a broken one.
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
@@ -62,16 +63,28 @@ class Wanted:
 class Runner:
     """Runs a model in another process.
 
-    ``answers`` gives the answers to the inputs in a golden set, ``prove`` the proof of a release.
+    ``answers`` gives the answers to the inputs in a golden set, ``prove`` the proof of a variant of
+    a release.
     """
 
     answers: Callable[[Variant, Path, Path], Arrays]
-    prove: Callable[[BuiltRelease], ProveResult]
+    prove: Callable[[BuiltRelease, Variant], ProveResult]
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """A release folder in the making."""
+class VariantFile:
+    """A variant of the release: a file in the folder. None: the default of the profile."""
+
+    profile: str
+    precision: Precision
+    file: str
+    max_batch: int | None
+    memory_limit_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A release folder in the making. ``output`` is the one that is compared."""
 
     wanted: Wanted
     facts: ModelFacts
@@ -101,11 +114,16 @@ def new_release(
         raise _invalid(f"{folder} is not empty.", "folder", hint="Name a new folder.")
     facts = inspect_model(file)
     read = read_samples(samples, facts, wanted.cases)
-    draft = _draft(facts, read, wanted)
+    draft = draft_of(facts, read, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(file, folder / draft.file)
-        return _fill(folder, draft, read, runner)
+        answers = {f"output.{name}": array for name, array in read.outputs.items()}
+        if not answers:
+            _save(folder / GOLDEN_FILE, _inputs(read))
+            variant = _variant(draft, folder / draft.file)
+            answers = runner.answers(variant, folder / draft.file, folder / GOLDEN_FILE)
+        return fill_folder(folder, draft, read, answers, _variants(draft), runner=runner)
     except BaseException:
         for name in (draft.file, GOLDEN_FILE, RELEASE_FILE):
             (folder / name).unlink(missing_ok=True)
@@ -122,7 +140,11 @@ def class_scores(facts: ModelFacts) -> list[TensorSpec]:
     ]
 
 
-def _draft(facts: ModelFacts, samples: Samples, wanted: Wanted) -> _Draft:
+def draft_of(facts: ModelFacts, samples: Samples, wanted: Wanted) -> Draft:
+    """The task and the output that is compared, where the wishes do not say them.
+
+    Raises PublisherError ``release_file_invalid``, ``golden_mismatch``.
+    """
     scores = class_scores(facts)
     task = wanted.task or _task(samples, scores)
     named = {spec.name: spec for spec in facts.outputs}
@@ -140,7 +162,7 @@ def _draft(facts: ModelFacts, samples: Samples, wanted: Wanted) -> _Draft:
     fixed = [spec.shape[0] for spec in facts.inputs if spec.shape[0] != -1]
     max_batch = wanted.max_batch or (min(fixed) if fixed else None)
     check_batch(facts, max_batch or -1, "max_batch")
-    return _Draft(wanted, facts, task, named.get(wanted.output, first), max_batch)
+    return Draft(wanted, facts, task, named.get(wanted.output, first), max_batch)
 
 
 def _task(samples: Samples, scores: list[TensorSpec]) -> Task:
@@ -158,22 +180,27 @@ def _task(samples: Samples, scores: list[TensorSpec]) -> Task:
     )
 
 
-def _fill(
-    folder: Path, draft: _Draft, samples: Samples, runner: Runner
+def fill_folder(
+    folder: Path,
+    draft: Draft,
+    samples: Samples,
+    answers: Arrays,
+    variants: Sequence[VariantFile],
+    *,
+    runner: Runner,
 ) -> tuple[BuiltRelease, ProveResult]:
-    golden, model = folder / GOLDEN_FILE, folder / draft.file
-    inputs = {f"input.{name}": array for name, array in samples.inputs.items()}
-    _save(golden, inputs)
-    answers = {f"output.{name}": array for name, array in samples.outputs.items()}
-    if not answers:
-        answers = runner.answers(_variant(draft, model), model, golden)
-    truth = _truth(draft, samples)
-    _save(golden, {**inputs, **answers, **truth})
+    """Write the golden set and release.toml beside the files of the variants.
+
+    ``answers`` are the reference outputs, as ``output.<name>``. Returns the release and the worst
+    proof: its limits hold for every variant. Raises the errors of ``new_release``.
+    """
+    truth = truth_of(draft, samples)
+    _save(folder / GOLDEN_FILE, {**_inputs(samples), **answers, **truth})
     made = answers[f"output.{draft.output.name}"]
     _check_better_than_constant(draft, made, truth)
     tables = _tables(draft, made, truth)
-    _write(folder, draft, tables, accuracy=0.0, agreement=0.0)
-    proof = runner.prove(build_release(folder, created_at=0.0))
+    _write(folder, draft, variants, tables, accuracy=0.0, agreement=0.0)
+    proof = _worst(build_release(folder, created_at=0.0), runner)
     accuracy = 0.0 if proof.accuracy is None else _floor(proof.accuracy - _MARGIN)
     if proof.accuracy is not None and accuracy <= 0:
         raise _unproved(f"The accuracy of the model on the samples is {proof.accuracy:.4f}.")
@@ -183,11 +210,40 @@ def _fill(
             hint="The outputs in the samples are not those of this file: export the model again.",
         )
     agreement = min(_AGREEMENT, _floor(proof.agreement))
-    _write(folder, draft, tables, accuracy=accuracy, agreement=agreement)
+    _write(folder, draft, variants, tables, accuracy=accuracy, agreement=agreement)
     return build_release(folder, created_at=0.0), proof
 
 
-def _variant(draft: _Draft, model: Path) -> Variant:
+def _worst(built: BuiltRelease, runner: Runner) -> ProveResult:
+    """The proof of the first variant, with the least accuracy and agreement of all variants.
+
+    Variants that share a file and a batch have one proof.
+    """
+    files = {(one.artifact.sha256, one.max_batch): one for one in built.manifest.variants}
+    proofs = [runner.prove(built, one) for one in files.values()]
+    accuracies = [one.accuracy for one in proofs if one.accuracy is not None]
+    return replace(
+        proofs[0],
+        accuracy=min(accuracies, default=None),
+        agreement=min(one.agreement for one in proofs),
+    )
+
+
+def _inputs(samples: Samples) -> Arrays:
+    return {f"input.{name}": array for name, array in samples.inputs.items()}
+
+
+def _variants(draft: Draft) -> list[VariantFile]:
+    wanted, found = draft.wanted, []
+    for profile in wanted.profiles:
+        known = profile in PROFILES
+        batch = draft.max_batch or (None if known else _BATCH)
+        memory = wanted.memory_limit_mib or (None if known else _MEMORY_MIB)
+        found.append(VariantFile(profile, wanted.precision, draft.file, batch, memory))
+    return found
+
+
+def _variant(draft: Draft, model: Path) -> Variant:
     """A variant with which the model is asked on this machine."""
     with model.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
@@ -203,8 +259,8 @@ def _variant(draft: _Draft, model: Path) -> Variant:
     )
 
 
-def _truth(draft: _Draft, samples: Samples) -> Arrays:
-    """The right answers, as the golden set has them."""
+def truth_of(draft: Draft, samples: Samples) -> Arrays:
+    """The right answers, as the golden set has them. Raises PublisherError ``golden_mismatch``."""
     found = {f"truth.{name}": array for name, array in samples.truths.items()}
     truth = samples.truth
     if truth is None:
@@ -230,7 +286,7 @@ def _truth(draft: _Draft, samples: Samples) -> Arrays:
             return {**found, name: cast(truth, draft.output, "y")}
 
 
-def _check_better_than_constant(draft: _Draft, made: NDArray[Any], truth: Arrays) -> None:
+def _check_better_than_constant(draft: Draft, made: NDArray[Any], truth: Arrays) -> None:
     """Raises PublisherError ``golden_failed`` if one answer for all samples were as good."""
     if draft.is_classifier:
         labels = truth["label"]
@@ -260,7 +316,7 @@ def _check_better_than_constant(draft: _Draft, made: NDArray[Any], truth: Arrays
             )
 
 
-def _tables(draft: _Draft, made: NDArray[Any], truth: Arrays) -> dict[str, Mapping[str, object]]:
+def _tables(draft: Draft, made: NDArray[Any], truth: Arrays) -> dict[str, Mapping[str, object]]:
     """The tables [quality] or [compare] of release.toml."""
     if draft.is_classifier:
         kind = "probabilities" if _are_probabilities(made) else "logits"
@@ -292,7 +348,8 @@ def _are_probabilities(scores: NDArray[Any]) -> bool:
 
 def _write(
     folder: Path,
-    draft: _Draft,
+    draft: Draft,
+    variants: Sequence[VariantFile],
     tables: Mapping[str, Mapping[str, object]],
     *,
     accuracy: float,
@@ -305,12 +362,9 @@ def _write(
     for name, table in tables.items():
         if table:
             lines += ["", f"[{name}]", *_lines(table)]
-    for profile in wanted.profiles:
-        known = profile in PROFILES
-        batch = draft.max_batch or (None if known else _BATCH)
-        memory = wanted.memory_limit_mib or (None if known else _MEMORY_MIB)
-        variant = {"profile": profile, "precision": wanted.precision, "file": draft.file}
-        more = {"max_batch": batch, "memory_limit_mib": memory}
+    for one in variants:
+        variant = {"profile": one.profile, "precision": one.precision, "file": one.file}
+        more = {"max_batch": one.max_batch, "memory_limit_mib": one.memory_limit_mib}
         lines += ["", "[[variant]]", *_lines(variant)]
         lines += _lines({key: value for key, value in more.items() if value is not None})
     (folder / RELEASE_FILE).write_text("\n".join(lines) + "\n")

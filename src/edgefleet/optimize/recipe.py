@@ -8,6 +8,7 @@ A recipe without steps is the source model as it is: the baseline of its runtime
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import fields
 
 from edgefleet.protocol.release import Precision, Runtime
 from edgefleet.protocol.wire import Wire
@@ -76,6 +77,26 @@ class Distil(Wire, frozen=True, kw_only=True, tag_field="step", tag="distil"):
 Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | Prune | Distil
 
 
+def _text(step: Step) -> str:
+    """The step, with its fields that are not the default. Of many nodes or operators the number."""
+    told: list[str] = []
+    for info in fields(step):
+        value = getattr(step, info.name)
+        if value == info.default:
+            continue
+        match value:
+            case bool():
+                told.append(info.name if value else f"no {info.name}")
+            case tuple() if info.name == "keep_float":
+                told.append(f"{len(value)} in float")
+            case tuple():
+                told.append(",".join(value))
+            case _:
+                told.append(str(value))
+    tag = str(step.__struct_config__.tag)
+    return f"{tag}({', '.join(told)})" if told else tag
+
+
 class Recipe(Wire, frozen=True, kw_only=True):
     """A runtime and the steps to a variant for it."""
 
@@ -84,8 +105,8 @@ class Recipe(Wire, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """For people, such as ``onnx prune+static_int8``."""
-        steps = "+".join(str(step.__struct_config__.tag) for step in self.steps)
+        """For people, such as ``onnx prune+static_int8(entropy)``: what is not the default."""
+        steps = "+".join(map(_text, self.steps))
         return f"{self.runtime} {steps or 'unchanged'}"
 
     @property

@@ -35,9 +35,15 @@ class Samples:
     outputs: Mapping[str, Array]
 
 
-def read_samples(path: Path, facts: ModelFacts, cases: int) -> Samples:
-    """At most ``cases`` samples, evenly chosen. Raises PublisherError ``golden_mismatch``."""
-    arrays = dict(read_npz(path))
+def read_samples(
+    path: Path, facts: ModelFacts, cases: int, *, most_bytes: int | None = None
+) -> Samples:
+    """At most ``cases`` samples, evenly chosen. Raises PublisherError ``golden_mismatch``.
+
+    ``most_bytes`` is the limit of the file and of its arrays. None: the limits of a golden set.
+    """
+    limits = {} if most_bytes is None else {"most_bytes": most_bytes, "unpacked_bytes": most_bytes}
+    arrays = read_npz(path, **limits)
     truth_name = next((name for name in _TRUTH if name in arrays), None)
     truth = arrays.pop(truth_name) if truth_name else None
     truths = {spec.name: arrays.pop(f"truth.{spec.name}") for spec in facts.outputs

@@ -7,3 +7,6 @@ GROUP: Final = "edgefleet.runtimes"
 
 BUILT_IN: Final = ("onnx", "tensorrt", "litert", "edgetpu")
 """The runtimes of edgefleet. The hub can read the files of these."""
+
+ENGINES_VARIABLE: Final = "EDGEFLEET_ENGINES"
+"""The folder of engines that a runtime builds on the device, as the agent gives it to serving."""

@@ -17,6 +17,19 @@ class _Boxes(NamedTuple):
     classes: Tensor
 
 
+class ClassMatches(NamedTuple):
+    """The found boxes of one class in all cases, the highest score first.
+
+    ``hits`` is 1 for a box that matches a wanted one, ``cases`` the case of each box. ``wanted``
+    and ``sure`` are, by case, the numbers of wanted boxes and of found ones with ``min_score``.
+    """
+
+    hits: Tensor
+    cases: Tensor
+    wanted: Tensor
+    sure: Tensor
+
+
 def mean_precision(
     rule: MeanPrecision, got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> float:
@@ -25,14 +38,24 @@ def mean_precision(
     A class that no case wants has the precision 0 if one of its boxes has at least
     ``rule.min_score``, and is not counted otherwise. Raises ValueError for shapes that do not fit.
     """
+    matches = match_boxes(rule, got, wanted)
+    if not matches:
+        return 1.0
+    return float(np.mean([_precision(one) for one in matches.values()]))
+
+
+def match_boxes(
+    rule: MeanPrecision, got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[int, ClassMatches]:
+    """The matches of each class that is counted. Raises ValueError for shapes that do not fit."""
     cases = len(got[rule.boxes])
     found = [_boxes(rule, got, case) for case in range(cases)]
     truth = [_above(_boxes(rule, wanted, case), rule.min_score) for case in range(cases)]
     sure = [_above(one, rule.min_score) for one in found]
     classes = {int(number) for one in (*truth, *sure) for number in one.classes.tolist()}
-    if not classes:
-        return 1.0
-    return float(np.mean([_precision(rule.iou, found, truth, number) for number in classes]))
+    return {
+        number: _match_class(rule.iou, found, truth, sure, number) for number in sorted(classes)
+    }
 
 
 def _boxes(rule: MeanPrecision, tensors: Mapping[str, Tensor], case: int) -> _Boxes:
@@ -60,14 +83,26 @@ def _above(boxes: _Boxes, score: float) -> _Boxes:
     return _Boxes(boxes.corners[kept], boxes.scores[kept], boxes.classes[kept])
 
 
-def _precision(iou: float, found: list[_Boxes], truth: list[_Boxes], number: int) -> float:
+def _precision(matches: ClassMatches) -> float:
     """The area under the curve of precision over recall, for one class."""
+    wanted = matches.wanted.sum()
+    if not wanted:
+        return 0.0
+    right = np.cumsum(matches.hits)
+    precision = right / np.arange(1, len(right) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    recall = np.diff(right / wanted, prepend=0.0)
+    return float((envelope * recall).sum())
+
+
+def _match_class(
+    iou: float, found: list[_Boxes], truth: list[_Boxes], sure: list[_Boxes], number: int
+) -> ClassMatches:
     scores: list[float] = []
     hits: list[bool] = []
-    wanted = 0
-    for one, other in zip(found, truth, strict=True):
+    cases: list[int] = []
+    for case, (one, other) in enumerate(zip(found, truth, strict=True)):
         corners = other.corners[other.classes == number]
-        wanted += len(corners)
         taken = np.zeros(len(corners), np.bool_)
         mine = np.flatnonzero((one.classes == number) & (one.scores > 0))
         for box in mine[np.argsort(-one.scores[mine], kind="stable")].tolist():
@@ -78,14 +113,14 @@ def _precision(iou: float, found: list[_Boxes], truth: list[_Boxes], number: int
                 taken[best] = True
             scores.append(float(one.scores[box]))
             hits.append(hit)
-    if not wanted:
-        return 0.0
+            cases.append(case)
     order = np.argsort(-np.array(scores), kind="stable")
-    right = np.cumsum(np.array(hits, np.int64)[order])
-    precision = right / np.arange(1, len(right) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    recall = np.diff(right / wanted, prepend=0.0)
-    return float((envelope * recall).sum())
+    return ClassMatches(
+        np.array(hits, np.int64)[order],
+        np.array(cases, np.int64)[order],
+        np.array([np.count_nonzero(one.classes == number) for one in truth], np.int64),
+        np.array([np.count_nonzero(one.classes == number) for one in sure], np.int64),
+    )
 
 
 def _overlaps(box: Tensor, others: Tensor) -> Tensor:

@@ -38,15 +38,15 @@ def compare(comparison: Comparison, got: Tensors, wanted: Tensors) -> float:
     try:
         match comparison:
             case Top1(output=name):
-                return against_labels(got[name], _classes(wanted[name]))
+                return against_labels(got[name], classes_of(wanted[name]))
             case Elementwise():
                 return _share(_all_close(comparison, got, wanted))
             case Cosine(output=name, least=least):
-                return _share(_cosines(got[name], wanted[name]) >= least)
+                return _share(cosines(got[name], wanted[name]) >= least)
             case Exact(outputs=names):
                 return _share(np.logical_and.reduce([_equal(got[n], wanted[n]) for n in names]))
             case MeanIou(output=name, class_axis=axis):
-                return _mean_iou(_class_map(got[name], axis), _class_map(wanted[name], axis))
+                return _mean_iou(class_map(got[name], axis), class_map(wanted[name], axis))
             case MeanPrecision():
                 return mean_precision(comparison, got, wanted)
             case PluginComparison(name=plugin):
@@ -57,7 +57,7 @@ def compare(comparison: Comparison, got: Tensors, wanted: Tensors) -> float:
 
 def against_labels(scores: Tensor, labels: Tensor) -> float:
     """The share of cases whose highest score is that of their label."""
-    classes = _classes(scores)
+    classes = classes_of(scores)
     return _share((classes == labels) & (classes >= 0))
 
 
@@ -100,7 +100,7 @@ def _share(right: Tensor) -> float:
     return float(np.mean(right))
 
 
-def _classes(scores: Tensor) -> Tensor:
+def classes_of(scores: Tensor) -> Tensor:
     """Arg max of each case. -1 if a score is not a number."""
     flat = scores.reshape(len(scores), -1)
     return np.where(np.isnan(flat).any(axis=1), -1, flat.argmax(axis=1))
@@ -117,12 +117,13 @@ def _all_close(comparison: Elementwise, got: Tensors, wanted: Tensors) -> Tensor
     return np.asarray(np.logical_and.reduce(right))
 
 
-def _cosines(got: Tensor, wanted: Tensor) -> Tensor:
+def cosines(got: Tensor, wanted: Tensor) -> Tensor:
+    """The cosine of each case. -2 if a value is not a number or a vector has no length."""
     one, other = _flat(got), _flat(wanted)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        cosines: Tensor = np.nan_to_num((one * other).sum(axis=1) / lengths, nan=-2.0, posinf=-2.0)
-    return cosines
+        found: Tensor = np.nan_to_num((one * other).sum(axis=1) / lengths, nan=-2.0, posinf=-2.0)
+    return found
 
 
 def _equal(got: Tensor, wanted: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ def _equal(got: Tensor, wanted: Tensor) -> Tensor:
     return equal
 
 
-def _class_map(scores: Tensor, axis: int) -> Tensor:
+def class_map(scores: Tensor, axis: int) -> Tensor:
     """The class of each pixel, as the truth has it. -1 if a score is not a number."""
     if axis < 0 or scores.dtype == np.int64:
         return scores

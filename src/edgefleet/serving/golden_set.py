@@ -144,11 +144,13 @@ def _truth_spec(spec: TensorSpec, comparison: Comparison | None) -> TensorSpec:
             return spec
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: Path, *, most_bytes: int = GOLDEN_BYTES, unpacked_bytes: int = GOLDEN_UNPACKED_BYTES
+) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file. The declared sizes are checked before unpacking."""
     size_bytes = path.stat().st_size
-    if size_bytes > GOLDEN_BYTES:
-        raise _mismatch(None, f"The golden set has {size_bytes} bytes; {GOLDEN_BYTES} are allowed.")
+    if size_bytes > most_bytes:
+        raise _mismatch(None, f"The golden set has {size_bytes} bytes; {most_bytes} are allowed.")
     data = path.read_bytes()
     # Each entry has this mark, so the archive has at most as many entries.
     if data.count(_ZIP_ENTRY) > GOLDEN_ARRAYS:
@@ -156,9 +158,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > GOLDEN_UNPACKED_BYTES:
+            if sum(entry.file_size for entry in entries) > unpacked_bytes:
                 raise _mismatch(
-                    None, f"The golden set unpacks to more than {GOLDEN_UNPACKED_BYTES} bytes."
+                    None, f"The golden set unpacks to more than {unpacked_bytes} bytes."
                 )
             arrays: dict[str, NDArray[Any]] = {}
             for entry in entries:

@@ -1,7 +1,6 @@
 """ONNX Runtime, on the CPU or with TensorRT, with options for a device that has other work."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from edgefleet.base.errors import DeviceError, PublisherError
@@ -53,7 +52,7 @@ class OnnxRuntime:
         try:
             # A path: with bytes, the runtime keeps a second copy of the model.
             session = ort.InferenceSession(
-                file.path, _options(ort, threads), providers=list(self.providers)
+                file.path, _options(ort, threads), providers=self._chosen(ort, variant)
             )
         except Exception as error:  # the runtime has a separate class for each failure
             text = short(error).replace(file.path, file.name)
@@ -63,6 +62,11 @@ class OnnxRuntime:
         _check_specs("inputs", session.get_inputs(), variant.inputs)
         _check_specs("outputs", session.get_outputs(), variant.outputs)
         return _OnnxModel(session, sorted(foreign_threads() - earlier))
+
+    def _chosen(self, ort: Any, variant: Variant) -> list[object]:
+        """The providers with their options, as a session takes them."""
+        del ort, variant
+        return list(self.providers)
 
     def _check_providers(self, ort: Any) -> None:
         """Raises DeviceError ``runtime_missing`` if the build lacks the first provider."""
@@ -103,14 +107,16 @@ class TensorRtRuntime(OnnxRuntime):
 
     def versions(self) -> Mapping[str, str]:
         self._check_providers(self._ort())
-        return {**super().versions(), **_tensorrt_version()}
+        from edgefleet.serving.engine_cache import tensorrt_version  # noqa: PLC0415 - on GPUs only
 
+        found = tensorrt_version()
+        return {**super().versions(), **({"tensorrt": found} if found else {})}
 
-def _tensorrt_version() -> dict[str, str]:
-    try:
-        return {"tensorrt": version("tensorrt")}
-    except PackageNotFoundError:  # the libraries may be there without their Python package
-        return {}
+    def _chosen(self, ort: Any, variant: Variant) -> list[object]:
+        from edgefleet.serving.engine_cache import provider_options  # noqa: PLC0415 - on GPUs only
+
+        first, *others = self.providers
+        return [(first, provider_options(variant, str(ort.__version__))), *others]
 
 
 def _options(ort: Any, threads: int) -> Any:

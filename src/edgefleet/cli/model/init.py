@@ -150,14 +150,13 @@ def init(
 
     docs/release-folder.md explains the files, docs/first-model.md a whole example.
     """
-    from edgefleet.cli.model.run_model import answers, prove
-    from edgefleet.optimize.new_release import Runner, Wanted, new_release
+    from edgefleet.optimize.new_release import Wanted, new_release
+    from edgefleet.optimize.run_model import runner
     from edgefleet.protocol.comparisons import comparison_text
     from edgefleet.protocol.release import unjudged
 
     wanted = Wanted(compare=dict(compare), **wishes)
-    runner = Runner(answers, lambda built: prove(built, built.manifest.variants[0]))
-    built, proof = new_release(folder, file, samples, wanted, runner)
+    built, proof = new_release(folder, file, samples, wanted, runner())
     manifest = built.manifest
     golden = manifest.golden
     answer = InitReport(

@@ -118,7 +118,7 @@ def publish(
 
 
 def _prove(built: BuiltRelease, screen: Screen, *, skip: bool) -> tuple[VariantProof, ...]:
-    from edgefleet.cli.model.run_model import prove
+    from edgefleet.optimize.run_model import prove
 
     golden = built.manifest.golden
     proofs: list[VariantProof] = []

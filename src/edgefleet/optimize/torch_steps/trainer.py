@@ -1,8 +1,11 @@
 """Exports a publisher's PyTorch model, and trains the smaller models that come from it."""
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +66,18 @@ class TorchTrainer:
     train_function: str = ""
     seed: int = 0
 
+    @property
+    def version(self) -> str:
+        """Part of the key of the cache: the functions, their source files, and the seed.
+
+        Files that these import and the training data are not in it.
+        """
+        digest = sha256(f"{self.seed}\n".encode())
+        for reference in (self.source.model, self.train_function):
+            digest.update(f"{reference}\n".encode())
+            digest.update(source_of(reference))
+        return digest.hexdigest()
+
     def train(self, step: Step, model: Path, made: Path) -> Done:
         """Make the trained ONNX file ``made``. ``model`` must be an export of the source.
 
@@ -90,6 +105,22 @@ class TorchTrainer:
         _check_source(model, done)
         check_batches(made, self.source.example)
         return done
+
+
+def source_of(reference: str) -> bytes:
+    """The source file of ``package.module:function``, found without importing it. Empty: none."""
+    places: Sequence[str] | None = [
+        str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path
+    ]  # fmt: skip
+    found = None
+    for part in reference.partition(":")[0].split("."):
+        if not part or places is None:
+            return b""
+        found = PathFinder.find_spec(part, places)
+        if found is None:
+            return b""
+        places = found.submodule_search_locations
+    return Path(found.origin).read_bytes() if found and found.origin else b""
 
 
 def students(epochs: int = 10) -> tuple[Distil, ...]:

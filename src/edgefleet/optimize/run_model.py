@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet.base.errors import DeviceError, PublisherError
+from edgefleet.optimize.new_release import Runner
 from edgefleet.optimize.release_folder import BuiltRelease
 from edgefleet.protocol.release import Variant
 from edgefleet.protocol.serving import ProveRequest, ProveResult
@@ -72,6 +73,11 @@ def answers(variant: Variant, model: Path, inputs: Path) -> dict[str, NDArray[An
             raise _ended(child, "file")
         with np.load(file, allow_pickle=False) as read:
             return dict(read)
+
+
+def runner() -> Runner:
+    """Both, for ``new_release``."""
+    return Runner(answers, prove)
 
 
 def _check_runtime(runtime: str) -> None:

@@ -1,0 +1,207 @@
+"""``edgefleet model optimize``: the best variant of a model for each profile, as a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from edgefleet.cli.command import verb
+from edgefleet.cli.exits import Exit
+from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.screen import table
+from edgefleet.cli.values import DURATION, RATE, size
+from edgefleet.protocol.release import Task
+
+if TYPE_CHECKING:
+    from edgefleet.optimize.judgement import Judgement
+    from edgefleet.optimize.measurement import Measurement
+    from edgefleet.optimize.outcome import Outcome, ProfileOutcome
+
+
+@verb(
+    "optimize",
+    hub=False,
+    examples=(
+        "edgefleet model optimize cnn.onnx --profile generic_x86 --calibration train.npz "  # noqa: ISC004
+        "--evaluate test.npz --model digits --release 2 --out ./digits-2",
+        "edgefleet model optimize cnn.onnx cnn.tflite --profile jetson_nano "  # noqa: ISC004
+        "--profile raspberry_pi --calibration train.npz --evaluate test.npz --model digits "
+        "--release 3 --out ./digits-3 --budget 30m --baseline ./digits-2 --json",
+    ),
+    exits=(Exit.FAILED,),
+)
+@click.argument(
+    "models",
+    nargs=-1,
+    required=True,
+    metavar="MODEL...",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="A hardware class; repeat it for more.",
+)
+@click.option(
+    "--calibration",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Inputs from which ranges are found: 100 to 500 cases of the training data, as .npz.",
+)
+@click.option(
+    "--evaluate",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Inputs X and right answers y that were not trained on, as .npz.",
+)
+@click.option("--model", required=True, metavar="NAME", help="The model's name.")
+@click.option("--release", required=True, metavar="NAME", help="The version.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The new release folder.",
+)
+@click.option("--task", type=click.Choice(get_args(Task)), help="The task. Default: found.")
+@click.option("--output", default="", metavar="NAME", help="The output that is judged.")
+@click.option(
+    "--keep",
+    type=RATE,
+    default="0.99",
+    show_default=True,
+    help="The least share of the metric that a variant keeps.",
+)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    help="Time for the search. Run the command again to continue.",
+)
+@click.option("--latency", "latency_s", type=DURATION, help="The most for a batch, such as 20ms.")
+@click.option(
+    "--size",
+    "size_bytes",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="The largest file of a variant.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The release folder that devices have, for the size of the update.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of a run."
+)
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="What was built and measured. Default: ~/.cache/edgefleet/optimize.",
+)
+@pass_invocation
+def optimize(
+    invocation: Invocation,
+    /,
+    *,
+    models: tuple[Path, ...],
+    profiles: tuple[str, ...],
+    **wishes: object,
+) -> int | None:
+    """Find the best variant of a float model for each profile.
+
+    MODEL is an ONNX file, a TFLite file, or both of the same model. Each candidate is built, run on
+    the evaluation data in its own runtime at the batch of the profile, and judged: it must keep
+    the accuracy, be inside the limits of the profile, and be smaller or faster. The variant with
+    the greatest gain (times smaller by times faster) goes into a release folder, ready for
+    `edgefleet model publish`. The exit code is 1 if no variant qualifies for a profile: the table
+    says why.
+
+    The search continues from its cache: a command that was stopped may be repeated.
+
+    docs/optimize.md explains the verdicts.
+    """
+    from edgefleet.optimize import optimize as run
+
+    outcome = run(
+        models,
+        profiles=profiles,
+        progress=invocation.screen.note,
+        **wishes,  # type: ignore[arg-type]
+    )
+    invocation.screen.answer(outcome, _lines(outcome))
+    if outcome.folder and not invocation.json:
+        invocation.screen.note(f"Next: edgefleet model publish {outcome.folder} --trust")
+    return None if outcome.qualified else Exit.FAILED
+
+
+def _lines(outcome: Outcome) -> list[str]:
+    lines: list[str] = []
+    for profile in outcome.profiles:
+        lines += [f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile), ""]
+        lines += [profile.text, ""]
+    where = f"{outcome.folder} is ready." if outcome.folder else "No release folder was written."
+    return [*lines, where]
+
+
+def _table(profile: ProfileOutcome) -> list[str]:
+    head = ("candidate", "size", "smaller", "transfer", "p50", "faster", "memory", "metric",
+            "difference", "verdict")  # fmt: skip
+    first = profile.baseline
+    rows: list[tuple[object, ...]] = [(*_facts(first, "1.00x", "1.00x"), "", "baseline")]
+    for tried in profile.tried:
+        judged = tried.judgement
+        if judged.candidate is None:
+            rows.append((tried.recipe.name, *[None] * 8, _verdict(judged, chosen=False)))
+            continue
+        smaller, faster = f"{judged.smaller:.2f}x", f"{judged.faster:.2f}x"
+        chosen = judged == profile.chosen
+        rows.append(
+            (
+                *_facts(judged.candidate, smaller, faster),
+                _difference(judged),
+                _verdict(judged, chosen=chosen),
+            )
+        )
+    rows += [
+        (recipe.name, *[None] * 8, "not tried: the time was over") for recipe in profile.skipped
+    ]
+    reasons = [
+        f"  {tried.recipe.name}: {tried.judgement.text}"
+        for tried in profile.tried
+        if tried.judgement.refused is not None
+    ]
+    return [*table(head, rows), *(["", "Refused:", *reasons] if reasons else [])]
+
+
+def _facts(one: Measurement, smaller: str, faster: str) -> tuple[object, ...]:
+    sent = one.compressed_bytes if one.delta_bytes is None else one.delta_bytes
+    return (
+        one.recipe.name,
+        size(one.size_bytes),
+        smaller,
+        size(sent),
+        f"{one.latency.p50_s * 1_000:.3f} ms",
+        faster,
+        size(one.peak_memory_bytes),
+        f"{one.value:.4f}",
+    )
+
+
+def _difference(judged: Judgement) -> str:
+    if judged.accuracy is None:
+        return "-"
+    interval = judged.accuracy.difference
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
+
+
+def _verdict(judged: Judgement, *, chosen: bool) -> str:
+    if judged.refused is not None:
+        return f"refused: {judged.refused}"
+    return "chosen" if chosen else "qualifies"

@@ -1,0 +1,224 @@
+"""Optimises a model for profiles: reads the data, searches each profile, writes the release."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from edgefleet.base.errors import PublisherError
+from edgefleet.optimize.array_files import arrays_digest, write_arrays
+from edgefleet.optimize.building import Builder, Built
+from edgefleet.optimize.cache import Cache, default_folder
+from edgefleet.optimize.candidates import recipes_for
+from edgefleet.optimize.child import ChildLimits, free_limits
+from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.evaluation_data import CalibrationData, EvaluationData, Metric
+from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
+from edgefleet.optimize.measurement import Budget, Latency
+from edgefleet.optimize.measuring import Measurer, RunFacts
+from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
+from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
+from edgefleet.optimize.outcome import Outcome, ProfileOutcome
+from edgefleet.optimize.profiles import PROFILES, Profile
+from edgefleet.optimize.recipe import Recipe, StaticInt8
+from edgefleet.optimize.release_folder import build_release
+from edgefleet.optimize.samples import Samples
+from edgefleet.optimize.scoring import Score, score
+from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
+from edgefleet.optimize.source import by_runtime, operators_of, read_source
+from edgefleet.optimize.source_model import SourceModel, Trainer
+from edgefleet.optimize.techniques import measured_runtime
+
+_LADDER: Final = "edgefleet.optimize.ladder"
+_MIB: Final = 1 << 20
+_LATENCY_SHARE: Final = 0.2  # of the time budget, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for. See ``edgefleet.optimize.optimize``, which has the same arguments."""
+
+    models: Sequence[Path]
+    profiles: Sequence[str]
+    calibration: Path
+    evaluate: Path
+    wanted: Wanted
+    out: Path
+    runner: Runner
+    budget: Budget = field(default_factory=Budget)
+    time_s: float = 600.0
+    baseline: Path | None = None
+    cache_dir: Path | None = None
+    threads: int = 1
+    metric: Metric | None = None
+    trainer: Trainer | None = None
+    recipes: Sequence[Recipe] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The bench of one profile: builds and measures in child processes."""
+
+    builder: Builder
+    measurer: Measurer
+    data: EvaluationData
+    output: str
+    metric: Metric | None
+
+    def build(self, recipe: Recipe, limits: ChildLimits) -> Built:
+        return self.builder.build(recipe, limits)
+
+    def run(self, built: Built, limits: ChildLimits) -> RunFacts:
+        return self.measurer.run(built, limits)
+
+    def score(self, facts: RunFacts) -> Score:
+        return score(self.data, self.output, facts.outputs, self.metric)
+
+    def latencies(self, candidates: Sequence[Built], seconds: float) -> tuple[Latency, ...]:
+        return self.measurer.latencies(candidates, self.limits(CHILD_TIME_S), seconds=seconds)
+
+    def limits(self, seconds: float) -> ChildLimits:
+        return free_limits(min(CHILD_TIME_S, max(1.0, seconds)))
+
+
+def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
+    """Optimise. ``progress`` gets a line for people after each candidate.
+
+    Raises PublisherError: the errors of ``inspect_model`` for the model, ``calibration_invalid``,
+    ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
+    """
+    check_free(request.out)
+    profiles = [_profile(name) for name in request.profiles]
+    sources = by_runtime([read_source(path) for path in request.models])
+    first = next(iter(sources.values()))
+    calibration = read_calibration(request.calibration, first.facts)
+    samples = read_evaluation(request.evaluate, first.facts)
+    draft = draft_of(first.facts, samples, request.wanted)
+    truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
+    data = EvaluationData(draft.task, samples.inputs, truth)
+    end = time.monotonic() + request.time_s
+    cache = Cache(request.cache_dir or default_folder())
+    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
+        work = Path(name)
+        write_arrays(work / "calibration", calibration.inputs)
+        write_arrays(work / "evaluation", data.inputs)
+        builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
+        digest = arrays_digest(data.inputs)
+        outcomes: list[ProfileOutcome] = []
+        chosen: list[Chosen] = []
+        reference: RunFacts | None = None
+        for place, profile in enumerate(profiles):
+            runtime = _runtime(profile, sources)
+            measurer = Measurer(
+                cache, profile, work / "evaluation", digest, request.threads,
+                _earlier(request.baseline, profile),
+            )  # fmt: skip
+            bench = _Bench(builder, measurer, data, draft.output.name, request.metric)
+            left = (end - time.monotonic()) / (len(profiles) - place)
+            plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
+            outcome = search(plan, bench, progress)
+            outcomes.append(outcome)
+            progress(outcome.text)
+            limits = bench.limits(CHILD_TIME_S)
+            reference = reference or bench.run(bench.build(outcome.baseline.recipe, limits), limits)
+            if outcome.chosen is not None and outcome.chosen.candidate is not None:
+                built = bench.build(outcome.chosen.candidate.recipe, limits)
+                chosen.append(Chosen(profile, built))
+        folder = _release(request, draft, samples, reference, chosen)
+    return Outcome(
+        model=request.wanted.model,
+        release=request.wanted.release,
+        folder=folder,
+        profiles=tuple(outcomes),
+    )
+
+
+def _release(
+    request: Request,
+    draft: Draft,
+    samples: Samples,
+    reference: RunFacts | None,
+    chosen: Sequence[Chosen],
+) -> str | None:
+    if reference is None or not chosen:
+        return None
+    write_release(request.out, draft, samples, reference.outputs, chosen, runner=request.runner)
+    return str(request.out)
+
+
+def _plan(
+    request: Request,
+    profile: Profile,
+    runtime: str,
+    sources: Mapping[str, SourceModel],
+    *,
+    left_s: float,
+    data: tuple[CalibrationData, EvaluationData],
+) -> Plan:
+    source = sources[runtime]
+    recipes: Sequence[Recipe] = tuple(
+        recipes_for(profile, runtime, operators_of(source), has_trainer=request.trainer is not None)
+    )
+    if request.recipes:
+        recipes = (recipes[0], *(one for one in request.recipes if one.runtime == runtime))
+    else:
+        recipes = with_other_activations(profile, recipes)
+    budget = Budget(
+        keep=request.budget.keep,
+        memory_bytes=request.budget.memory_bytes or profile.memory_limit_mib * _MIB,
+        latency_s=request.budget.latency_s,
+        size_bytes=request.budget.size_bytes,
+    )
+    latency_s = min(LATENCY_S, _LATENCY_SHARE * request.time_s)
+    return Plan(
+        profile=profile,
+        recipes=recipes,
+        budget=budget,
+        end=time.monotonic() + left_s - latency_s,
+        worst_first=_worst_first(*data) if runtime == "onnx" else None,
+        latency_s=latency_s,
+    )
+
+
+def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst | None:
+    """The sensitivity ladder. None: this installation has none."""
+    if find_spec(_LADDER) is None:
+        return None
+
+    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+        names: Sequence[str] = import_module(_LADDER).worst_first(
+            model, step, calibration, evaluation
+        )
+        return names
+
+    return ordered
+
+
+def _profile(name: str) -> Profile:
+    if (found := PROFILES.get(name)) is None:
+        raise PublisherError(
+            "release_file_invalid",
+            f"Profile {name!r} is not built in.",
+            field="profile",
+            hint=f"Name one of {', '.join(PROFILES)}.",
+        )
+    return found
+
+
+def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
+    """The runtime of the profile's candidates: its own if there is a source for it."""
+    wanted = measured_runtime(str(getattr(profile, "runtime", "onnx")))
+    return wanted if wanted in sources else next(iter(sources))
+
+
+def _earlier(folder: Path | None, profile: Profile) -> Path | None:
+    """The artifact of the profile in an earlier release folder. None: there is none."""
+    if folder is None:
+        return None
+    built = build_release(folder, created_at=0.0)
+    found = [one for one in built.manifest.variants if one.profile == profile.name]
+    return built.files[found[0].artifact.sha256] if found else None
