@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgefleet.base.errors import EdgefleetError
-from edgefleet.optimize.run_model import prove
 from edgefleet.optimize.release_folder import BuiltRelease, build_release
+from edgefleet.optimize.run_model import prove
 from edgefleet.serving.runtime_versions import LOADS, FormatVersions, oldest_runtime
 from support.task_models import graph_bytes, tensor
 

@@ -3,12 +3,12 @@
 ``optimize`` is the same as ``edgefleet model optimize``. docs/optimize.md is the user's page.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgefleet.optimize.evaluation_data import Metric
+    from edgefleet.optimize.evaluation_data import Arrays
     from edgefleet.optimize.outcome import Outcome
     from edgefleet.optimize.recipe import Recipe
     from edgefleet.optimize.source_model import Trainer
@@ -38,8 +38,9 @@ def optimize(
     size_bytes: int | None = None,
     baseline: Path | None = None,
     cache_dir: Path | None = None,
-    threads: int = 1,
-    metric: "Metric | None" = None,
+    compare: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    metric: "str | Callable[[Arrays, Arrays], object]" = "",
     trainer: "Trainer | None" = None,
     recipes: "Sequence[Recipe]" = (),
     progress: Callable[[str], None] = _silent,
@@ -51,9 +52,10 @@ def optimize(
     share ``keep`` of the metric. ``budget_s`` is the time in seconds, divided among the profiles;
     a search that ends early continues from its cache when it is called again. ``latency_s`` and
     ``size_bytes`` are limits of a variant; the memory limit is that of the profile. ``baseline`` is
-    the release folder that devices have now, for the size of an update. ``metric`` replaces that of
-    the task. ``trainer`` allows recipes that change the weights. ``recipes`` replace the table of
-    ``candidates``.
+    the release folder that devices have now, for the size of an update. ``compare`` has keys of the
+    table [compare] of release.toml. ``threads`` are those of a run; None: those of the profile.
+    ``metric`` is the name of a metric of the task, or a function of outputs and truths. ``trainer``
+    allows recipes that change the weights. ``recipes`` replace the table of ``candidates``.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 
@@ -71,7 +73,12 @@ def optimize(
         calibration=calibration,
         evaluate=evaluate,
         wanted=Wanted(
-            model=model, release=release, task=task, output=output, profiles=tuple(profiles)
+            model=model,
+            release=release,
+            task=task,
+            output=output,
+            profiles=tuple(profiles),
+            compare=compare or {},
         ),
         out=out,
         runner=runner(),

@@ -64,20 +64,25 @@ ONLY: Final[Mapping[str, int]] = {"edgetpu": 1}
 def recipes_for(
     profile: Profile, runtime: str, operators: frozenset[str], *, has_trainer: bool
 ) -> Iterator[Recipe]:
-    """The recipes for a profile in a runtime, in order. The first is the unchanged model."""
+    """The recipes for a profile in a runtime, in order. The first is the unchanged model.
+
+    The others have a precision that the profile computes in.
+    """
     yield Recipe(runtime=runtime)
     rows = [row for row in TABLE if row.runtime == runtime]
-    for row in rows[: ONLY.get(str(getattr(profile, "runtime", "")), len(rows))]:
+    for row in rows[: ONLY.get(profile.runtime, len(rows))]:
         if row.when == "matmul" and not operators & {"MatMul", "Gemm"}:
             continue
         if row.when == "trainer" and not has_trainer:
             continue
-        yield Recipe(runtime=runtime, steps=tuple(_for(profile, runtime, one) for one in row.steps))
+        steps = tuple(_for(profile, runtime, one) for one in row.steps)
+        if (recipe := Recipe(runtime=runtime, steps=steps)).precision in profile.precisions:
+            yield recipe
 
 
 def other_activations(profile: Profile, recipe: Recipe) -> Recipe:
     """The recipe with the activations that are not the profile's, to show what they cost."""
-    wanted: Literal["uint8", "int8"] = "int8" if activations_of(profile) == "uint8" else "uint8"
+    wanted: Literal["uint8", "int8"] = "int8" if profile.activations == "uint8" else "uint8"
     return with_static(recipe, activations=wanted)
 
 
@@ -89,15 +94,10 @@ def with_static(recipe: Recipe, **changes: object) -> Recipe:
     return Recipe(runtime=recipe.runtime, steps=steps)
 
 
-def activations_of(profile: Profile) -> Literal["uint8", "int8"]:
-    """The type of activations that is fast on the profile."""
-    return "int8" if getattr(profile, "activations", "uint8") == "int8" else "uint8"
-
-
 def _for(profile: Profile, runtime: str, step: Step) -> Step:
     if isinstance(step, StaticInt8) and runtime == "onnx":
         found: Step = with_static(
-            Recipe(runtime=runtime, steps=(step,)), activations=activations_of(profile)
+            Recipe(runtime=runtime, steps=(step,)), activations=profile.activations
         ).steps[0]
         return found
     return step

@@ -28,7 +28,7 @@ _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True, slots=True)
 class ChildLimits:
-    """What one child may use: bytes of memory of its own, and seconds."""
+    """The limits of one child: bytes of memory of its own, and seconds."""
 
     memory_bytes: int
     time_s: float = CHILD_TIME_S

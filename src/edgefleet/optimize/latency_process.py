@@ -1,7 +1,7 @@
 """Measures the latency of several candidates of one runtime: a child process, see ``child``.
 
-All candidates are loaded, and each round runs every one of them once, in another order. What else
-the machine does hits all alike.
+All candidates are loaded, and each round runs every one of them once, in another order: other work
+of the machine hits all alike.
 """
 
 import gc

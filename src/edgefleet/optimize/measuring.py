@@ -24,12 +24,12 @@ from edgefleet.serving.runtime import named_runtime
 
 _RUN: Final = "edgefleet.optimize.run_process"
 _LATENCY: Final = "edgefleet.optimize.latency_process"
-_REVISION: Final = "1"  # of what is measured and how
+_REVISION: Final = "1"  # of the measurements and their method
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What one candidate did on the evaluation data. ``outputs`` are mapped from files."""
+    """One candidate on the evaluation data. ``outputs`` are mapped from files."""
 
     built: Built
     outputs: Arrays

@@ -32,7 +32,7 @@ _ONNX_FILE: Final = "model.onnx"
 _TFLITE_FILE: Final = "model.tflite"
 GOLDEN_FILE: Final = "golden.npz"
 _MARGIN: Final = 0.05  # of accuracy, below that of the model on the samples
-_AGREEMENT: Final = 0.98
+AGREEMENT: Final = 0.98
 _LEAST_AGREEMENT: Final = 0.9  # of the exported file with the training framework
 _TOLERANCE: Final = (0.95, 1.25)  # the quantile of a regressor's errors, and a factor on it
 _NEED_TRUTH: Final = ("classification", "detection", "segmentation", "regression")
@@ -209,7 +209,7 @@ def fill_folder(
             f"Its answers agree with the outputs in the samples in {proof.agreement:.1%}.",
             hint="The outputs in the samples are not those of this file: export the model again.",
         )
-    agreement = min(_AGREEMENT, _floor(proof.agreement))
+    agreement = min(AGREEMENT, _floor(proof.agreement))
     _write(folder, draft, variants, tables, accuracy=accuracy, agreement=agreement)
     return build_release(folder, created_at=0.0), proof
 

@@ -1,5 +1,7 @@
 """The outcome of optimising: what was tried on each profile, and what was chosen."""
 
+from msgspec.structs import replace
+
 from edgefleet.optimize.judgement import Judgement
 from edgefleet.optimize.measurement import Measurement
 from edgefleet.optimize.recipe import Recipe
@@ -37,7 +39,30 @@ class Outcome(Wire, frozen=True, kw_only=True):
     folder: str | None
     profiles: tuple[ProfileOutcome, ...]
 
+    def without_cases(self) -> "Outcome":
+        """The outcome without the scores of single cases, which are long."""
+        return replace(self, profiles=tuple(map(_without_cases, self.profiles)))
+
     @property
     def qualified(self) -> bool:
         """Whether each profile has a variant."""
         return all(one.chosen is not None for one in self.profiles)
+
+
+def _without_cases(outcome: ProfileOutcome) -> ProfileOutcome:
+    return replace(
+        outcome,
+        baseline=_short(outcome.baseline),
+        tried=tuple(replace(one, judgement=_brief(one.judgement)) for one in outcome.tried),
+        chosen=None if outcome.chosen is None else _brief(outcome.chosen),
+    )
+
+
+def _brief(judged: Judgement) -> Judgement:
+    if judged.candidate is None:
+        return judged
+    return replace(judged, candidate=_short(judged.candidate))
+
+
+def _short(one: Measurement) -> Measurement:
+    return replace(one, cases=(), resampled=None)

@@ -1,13 +1,14 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from msgspec import ValidationError, convert
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.array_files import arrays_digest, write_arrays
@@ -16,10 +17,13 @@ from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
-from edgefleet.optimize.evaluation_data import CalibrationData, EvaluationData, Metric
+from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
+from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
 from edgefleet.optimize.measurement import Budget, Latency
 from edgefleet.optimize.measuring import Measurer, RunFacts
+from edgefleet.optimize.metrics.by_task import evaluate, metric_for
+from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
@@ -27,20 +31,19 @@ from edgefleet.optimize.profiles import PROFILES, Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.samples import Samples
-from edgefleet.optimize.scoring import Score, score
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of, read_source
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.techniques import measured_runtime
+from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
 
-_LADDER: Final = "edgefleet.optimize.ladder"
 _MIB: Final = 1 << 20
 _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for. See ``edgefleet.optimize.optimize``, which has the same arguments."""
+    """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
     models: Sequence[Path]
     profiles: Sequence[str]
@@ -53,8 +56,8 @@ class Request:
     time_s: float = 600.0
     baseline: Path | None = None
     cache_dir: Path | None = None
-    threads: int = 1
-    metric: Metric | None = None
+    threads: int | None = None  # None: those of the profile
+    metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
 
@@ -66,8 +69,7 @@ class _Bench:
     builder: Builder
     measurer: Measurer
     data: EvaluationData
-    output: str
-    metric: Metric | None
+    metric: Metric
 
     def build(self, recipe: Recipe, limits: ChildLimits) -> Built:
         return self.builder.build(recipe, limits)
@@ -76,7 +78,7 @@ class _Bench:
         return self.measurer.run(built, limits)
 
     def score(self, facts: RunFacts) -> Score:
-        return score(self.data, self.output, facts.outputs, self.metric)
+        return evaluate(self.metric, self.data, facts.outputs)
 
     def latencies(self, candidates: Sequence[Built], seconds: float) -> tuple[Latency, ...]:
         return self.measurer.latencies(candidates, self.limits(CHILD_TIME_S), seconds=seconds)
@@ -100,6 +102,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     draft = draft_of(first.facts, samples, request.wanted)
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
+    metric = _metric(draft, request)
     end = time.monotonic() + request.time_s
     cache = Cache(request.cache_dir or default_folder())
     with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
@@ -114,10 +117,10 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         for place, profile in enumerate(profiles):
             runtime = _runtime(profile, sources)
             measurer = Measurer(
-                cache, profile, work / "evaluation", digest, request.threads,
+                cache, profile, work / "evaluation", digest, _threads(request, profile),
                 _earlier(request.baseline, profile),
             )  # fmt: skip
-            bench = _Bench(builder, measurer, data, draft.output.name, request.metric)
+            bench = _Bench(builder, measurer, data, metric)
             left = (end - time.monotonic()) / (len(profiles) - place)
             plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
             outcome = search(plan, bench, progress)
@@ -184,18 +187,34 @@ def _plan(
     )
 
 
-def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst | None:
-    """The sensitivity ladder. None: this installation has none."""
-    if find_spec(_LADDER) is None:
-        return None
-
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
-        names: Sequence[str] = import_module(_LADDER).worst_first(
-            model, step, calibration, evaluation
+def _metric(draft: Draft, request: Request) -> Metric:
+    """The metric of the task. Where a detector has its boxes is said by the wishes."""
+    kinds = {"detection": MeanPrecision, "segmentation": MeanIou}
+    comparison = None
+    if (kind := kinds.get(draft.task)) is not None and request.wanted.compare:
+        base: dict[str, object] = {"kind": kind.__struct_config__.tag}
+        base |= (
+            {"boxes": draft.output.name}
+            if kind is MeanPrecision
+            else {"output": draft.output.name, "class_axis": 1}
         )
-        return names
+        try:
+            comparison = convert({**base, **request.wanted.compare}, kind)
+        except ValidationError as error:
+            raise PublisherError("release_file_invalid", f"{error}.", field="compare") from error
+    return metric_for(draft.task, draft.output.name, request.metric, comparison)
+
+
+def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
+    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+        return worst_first(model, step, calibration, evaluation)
 
     return ordered
+
+
+def _threads(request: Request, profile: Profile) -> int:
+    """The threads of a run: as wished, else those of the profile that this machine has."""
+    return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
 
 
 def _profile(name: str) -> Profile:
@@ -211,7 +230,7 @@ def _profile(name: str) -> Profile:
 
 def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
     """The runtime of the profile's candidates: its own if there is a source for it."""
-    wanted = measured_runtime(str(getattr(profile, "runtime", "onnx")))
+    wanted = measured_runtime(profile.runtime)
     return wanted if wanted in sources else next(iter(sources))
 
 

@@ -79,22 +79,22 @@ Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | Prune | Distil
 
 def _text(step: Step) -> str:
     """The step, with its fields that are not the default. Of many nodes or operators the number."""
-    told: list[str] = []
+    words: list[str] = []
     for info in fields(step):
         value = getattr(step, info.name)
         if value == info.default:
             continue
         match value:
             case bool():
-                told.append(info.name if value else f"no {info.name}")
+                words.append(info.name if value else f"no {info.name}")
             case tuple() if info.name == "keep_float":
-                told.append(f"{len(value)} in float")
+                words.append(f"{len(value)} in float")
             case tuple():
-                told.append(",".join(value))
+                words.append(",".join(value))
             case _:
-                told.append(str(value))
+                words.append(str(value))
     tag = str(step.__struct_config__.tag)
-    return f"{tag}({', '.join(told)})" if told else tag
+    return f"{tag}({', '.join(words)})" if words else tag
 
 
 class Recipe(Wire, frozen=True, kw_only=True):

@@ -18,11 +18,11 @@ from edgefleet.optimize.judge import judge, judge_all, not_built
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Latency, Measurement
 from edgefleet.optimize.measuring import RunFacts
+from edgefleet.optimize.metrics.score import Score
 from edgefleet.optimize.outcome import ProfileOutcome, Tried
 from edgefleet.optimize.pareto import best, pareto_front
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, Simplify, StaticInt8
-from edgefleet.optimize.scoring import Score
 
 Progress = Callable[[str], None]
 """Called with a line for people."""
@@ -51,7 +51,7 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one search may do. ``recipes`` begins with the unchanged model of the runtime."""
+    """Limits and recipes of one search. The first recipe is the unchanged model of the runtime."""
 
     profile: Profile
     recipes: Sequence[Recipe]
@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(slots=True)
 class _Found:
-    """What is known so far."""
+    """The candidates so far."""
 
     baseline: Measurement | None = None
     runs: list[tuple[Recipe, RunFacts, Score]] = field(default_factory=list)
@@ -205,6 +205,7 @@ def measurement(recipe: Recipe, facts: RunFacts, scored: Score, latency: Latency
         peak_memory_bytes=facts.peak_memory_bytes,
         batch=facts.batch,
         outputs_digest=facts.outputs_digest,
+        resampled=scored.resampled,
     )
 
 

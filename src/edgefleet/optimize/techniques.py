@@ -1,7 +1,6 @@
 """Finds the technique of a step for a runtime, and the runtime that measures another's files."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
@@ -26,22 +25,10 @@ def technique_for(runtime: str, step: Step) -> Technique:
 
             return technique_of(step)
         case "litert":
-            return _tflite()
+            from edgefleet.optimize.tflite_steps.technique import TfliteTechnique  # noqa: PLC0415
+
+            return TfliteTechnique()
         case other:
             raise PublisherError(
                 "step_failed", f"edgefleet makes no variants for the runtime {other}."
             )
-
-
-def _tflite() -> Technique:
-    try:
-        found: Technique = import_module(
-            "edgefleet.optimize.tflite_steps.technique"
-        ).TfliteTechnique()
-    except ImportError as error:
-        raise PublisherError(
-            "step_failed",
-            "Making TFLite variants needs packages that are not installed.",
-            hint="Run: pip install 'edgefleet[optimize-tflite]'",
-        ) from error
-    return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from edgefleet.cli.command import verb
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.model.init import Pair
 from edgefleet.cli.screen import table
 from edgefleet.cli.values import DURATION, RATE, size
 from edgefleet.protocol.release import Task
@@ -98,12 +99,20 @@ if TYPE_CHECKING:
     help="The release folder that devices have, for the size of the update.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of a run."
+    "--compare",
+    multiple=True,
+    type=Pair(),
+    metavar="KEY=VALUE",
+    help="A key of [compare], such as scores=confidences; repeat it.",
+)
+@click.option("--metric", default="", metavar="NAME", help="Such as f1. Default: by the task.")
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
 @click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="What was built and measured. Default: ~/.cache/edgefleet/optimize.",
+    help="The cache of builds and measurements. Default: ~/.cache/edgefleet/optimize.",
 )
 @pass_invocation
 def optimize(
@@ -112,7 +121,8 @@ def optimize(
     *,
     models: tuple[Path, ...],
     profiles: tuple[str, ...],
-    **wishes: object,
+    compare: tuple[tuple[str, object], ...],
+    **wishes: Any,
 ) -> int | None:
     """Find the best variant of a float model for each profile.
 
@@ -132,10 +142,11 @@ def optimize(
     outcome = run(
         models,
         profiles=profiles,
+        compare=dict(compare),
         progress=invocation.screen.note,
-        **wishes,  # type: ignore[arg-type]
+        **wishes,
     )
-    invocation.screen.answer(outcome, _lines(outcome))
+    invocation.screen.answer(outcome.without_cases(), _lines(outcome))
     if outcome.folder and not invocation.json:
         invocation.screen.note(f"Next: edgefleet model publish {outcome.folder} --trust")
     return None if outcome.qualified else Exit.FAILED

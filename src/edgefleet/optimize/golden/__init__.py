@@ -1,0 +1,1 @@
+"""Golden sets that show a broken kernel, and planted faults that prove it."""
