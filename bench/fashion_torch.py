@@ -2,8 +2,8 @@
 
 Runs under ``.venv-torch`` (``make torch``). ``python bench/fashion_torch.py NAME MINUTES`` trains
 ``cnn``, ``wide`` or ``transformer`` until the time is over and writes its weights to the cache; a
-second call trains them further. The functions without arguments return models, as ``--model`` wants
-them; ``train`` is what ``--train`` wants. Weights are read with ``weights_only=True``.
+second call trains them further. The functions without arguments return models for ``TorchModel``,
+and ``train`` is the one of ``TorchTrainer``. Weights are read with ``weights_only=True``.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""What the training steps refuse before PyTorch is asked."""
+"""Refusals of the training steps before PyTorch is asked."""
 
 import pickle
 import sys
@@ -77,7 +77,7 @@ def test_a_python_without_pytorch_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="No module named 'torch'") as missing:
         export_model(source, tmp_path / "made.onnx")
     assert missing.value.code == "runtime_missing"
-    assert "--train-python" in missing.value.hint
+    assert "python=" in missing.value.hint
     nowhere = TorchModel("m:make", EXAMPLE, python=tmp_path / "python")
     with pytest.raises(DeviceError, match="cannot be started"):
         export_model(nowhere, tmp_path / "made.onnx")

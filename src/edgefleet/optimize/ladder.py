@@ -63,7 +63,7 @@ def sensitivity(
     calibration: CalibrationData,
     evaluation: EvaluationData,
     *,
-    hear: Callable[[str, float], None] = lambda _name, _db: None,
+    on_node: Callable[[str, float], None] = lambda _name, _db: None,
 ) -> dict[str, float]:
     """By node, in the order of the graph: the ratio of signal to error of the outputs in decibels.
 
@@ -81,7 +81,7 @@ def sensitivity(
     for node in nodes:
         changed = _alone(whole, node, ranges, step)
         found[node.name] = min(map(sqnr_db, clean, _outputs(changed, inputs)))
-        hear(node.name, found[node.name])
+        on_node(node.name, found[node.name])
     return found
 
 

@@ -35,9 +35,9 @@ def run_job(
     python: Path,
     *,
     time_limit_s: float = TIME_LIMIT_S,
-    hear: Callable[[str], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> Done:
-    """Run the job. ``hear`` gets each line that the publisher's functions print.
+    """Run the job. ``on_line`` gets each line that the publisher's functions print.
 
     Raises PublisherError: the child's own error, or ``step_failed`` with its last words;
     DeviceError ``runtime_missing`` if that Python lacks a package.
@@ -53,7 +53,7 @@ def run_job(
         )
         (folder / "job.json").write_bytes(encode(asked))
         command = [str(python), "-m", _PACKAGE, str(folder / "job.json"), str(folder / "out.json")]
-        last = _run(command, time_limit_s, hear or _ignore)
+        last = _run(command, time_limit_s, on_line or _ignore)
         if not (folder / "out.json").exists():
             check_python(python)
             raise _failed(f"The training process ended early: {last or 'it printed nothing'}")
@@ -79,11 +79,11 @@ def check_python(python: Path) -> None:
             "runtime_missing",
             f"{python} cannot run training steps: {words}",
             hint="Install there: pip install edgefleet torch onnx onnxscript torch-pruning; or "
-            "name another Python with --train-python.",
+            "name another Python with python=.",
         )
 
 
-def _run(command: list[str], time_limit_s: float, hear: Callable[[str], None]) -> str:
+def _run(command: list[str], time_limit_s: float, on_line: Callable[[str], None]) -> str:
     """Run the command, at most so long. Returns its last lines."""
     try:
         process = subprocess.Popen(
@@ -94,7 +94,7 @@ def _run(command: list[str], time_limit_s: float, hear: Callable[[str], None]) -
         raise DeviceError(
             "runtime_missing",
             f"{command[0]} cannot be started: {error.strerror}.",
-            hint="Name a Python that has PyTorch with --train-python.",
+            hint="Name a Python that has PyTorch with python=.",
         ) from error
     late = threading.Event()
 
@@ -109,7 +109,7 @@ def _run(command: list[str], time_limit_s: float, hear: Callable[[str], None]) -
         assert process.stdout is not None  # noqa: S101 - for the type checkers
         while line := process.stdout.readline(_LINE_CHARS):
             last.append(line.rstrip("\n"))
-            hear(last[-1])
+            on_line(last[-1])
         process.wait()
     finally:
         alarm.cancel()

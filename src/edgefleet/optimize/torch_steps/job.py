@@ -1,4 +1,4 @@
-"""What the parent asks of the child process, and what the child answers."""
+"""The messages between parent and child process."""
 
 from edgefleet.optimize.recipe import Distil, Prune
 from edgefleet.protocol.device import Digest

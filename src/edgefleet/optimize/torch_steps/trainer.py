@@ -37,7 +37,7 @@ class TorchModel:
     example: Arrays
     python: Path = field(default_factory=lambda: Path(sys.executable))
     time_limit_s: float = TIME_LIMIT_S
-    hear: Callable[[str], None] | None = None
+    on_line: Callable[[str], None] | None = None
 
 
 def export_model(source: TorchModel, made: Path) -> Done:
@@ -94,7 +94,7 @@ class TorchTrainer:
             raise _failed(
                 f"The model is to be trained for {step.epochs} epochs, and there is no training "
                 "function.",
-                hint="Name it with --train package.module:function. Pruning without training needs "
+                hint="Name it as package.module:function. Pruning without training needs "
                 "epochs = 0, and costs most of the accuracy.",
             )
         job = Job(
@@ -163,7 +163,7 @@ def check_batches(made: Path, example: Arrays) -> None:
 
 def _run(source: TorchModel, job: Job) -> Done:
     return run_job(
-        job, source.example, source.python, time_limit_s=source.time_limit_s, hear=source.hear
+        job, source.example, source.python, time_limit_s=source.time_limit_s, on_line=source.on_line
     )
 
 
@@ -171,11 +171,11 @@ def _check_source(model: Path, done: Done) -> None:
     """The file ``model``, if exported here, names the weights that it was made from."""
     import onnx  # noqa: PLC0415
 
-    said: Mapping[str, str] = {
+    metadata: Mapping[str, str] = {
         entry.key: entry.value
         for entry in onnx.load(model, load_external_data=False).metadata_props
     }
-    if said.get(WEIGHTS_KEY, done.weights_sha256) != done.weights_sha256:
+    if metadata.get(WEIGHTS_KEY, done.weights_sha256) != done.weights_sha256:
         raise _failed(
             f"{model.name} was exported from other weights than the function returns now.",
             hint="Export the model again.",
