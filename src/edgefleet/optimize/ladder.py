@@ -121,6 +121,7 @@ def _batches(model: ModelProto, inputs: Mapping[str, Array]) -> Iterator[list[Ar
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # the float weights of a changed node are left without a reader
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

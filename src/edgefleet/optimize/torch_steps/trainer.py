@@ -155,8 +155,8 @@ def check_batches(made: Path, example: Arrays) -> None:
         if not worst <= _AGREE:
             raise PublisherError(
                 "model_unsupported",
-                f"A case gets another answer among others than alone (by {worst:.1%} of the range of "
-                "the output).",
+                f"A case gets another answer among others than alone (by {worst:.1%} of the range "
+                "of the output).",
                 hint="Export the model in evaluation mode, without operations across cases.",
             )
 
