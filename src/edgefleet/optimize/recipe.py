@@ -63,11 +63,15 @@ class Prune(Wire, frozen=True, kw_only=True, tag_field="step", tag="prune"):
 
 
 class Distil(Wire, frozen=True, kw_only=True, tag_field="step", tag="distil"):
-    """A smaller student learns from the source model. ``student`` names it to the trainer."""
+    """A smaller student learns from the source model. ``student`` names it to the trainer.
+
+    ``hard_share`` of the loss is that of the right answers, the rest that of the teacher's.
+    """
 
     student: str
     epochs: Annotated[int, Meta(ge=1)] = 10
     temperature: Annotated[float, Meta(gt=0)] = 4.0
+    hard_share: Annotated[float, Meta(ge=0, le=1)] = 0.3
 
 
 Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | Prune | Distil
