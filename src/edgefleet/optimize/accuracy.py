@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from edgefleet.base.errors import InternalError
+from edgefleet.base.texts import counted
 from edgefleet.optimize.judgement import AccuracyProof, Interval, Refusal
 from edgefleet.optimize.measurement import Measurement
 from edgefleet.optimize.paired import (
@@ -182,7 +183,7 @@ def _text(proof: AccuracyProof, keep: float, cases: int, refused: Refusal | None
     low = kept_share(proof.baseline, proof.baseline + proof.difference.low)
     high = kept_share(proof.baseline, proof.baseline + proof.difference.high)
     found = (
-        f"{kept:.2%} of the metric {proof.baseline:.4f} is kept on {cases} cases "
+        f"{kept:.2%} of the metric {proof.baseline:.4f} is kept on {counted(cases, 'case')} "
         f"({proof.difference.level:.0%} interval {low:.2%} to {high:.2%})"
     )
     p_value = "" if proof.p_value is None else f", p = {proof.p_value:.2g}"
@@ -191,7 +192,9 @@ def _text(proof: AccuracyProof, keep: float, cases: int, refused: Refusal | None
         case Refusal.ACCURACY_LOST:
             return f"Only {found}{p_value}; {keep:.2%} is required."
         case Refusal.ACCURACY_UNPROVEN if proof.baseline == 0:
-            return f"The baseline is right in none of {cases} cases: there is nothing to keep."
+            return (
+                f"The baseline is right in none of {counted(cases, 'case')}: nothing can be kept."
+            )
         case Refusal.ACCURACY_UNPROVEN if kept < keep - _SLACK:
             return f"Only {found}; {keep:.2%} is required. It may be chance: {seen}."
         case Refusal.ACCURACY_UNPROVEN if cases < LEAST_CASES:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.texts import counted
 from edgefleet.optimize.evaluation_data import Arrays, EvaluationData
 from edgefleet.optimize.metrics.classes import MacroF1, Top1Accuracy
 from edgefleet.optimize.metrics.own import OwnMetric
@@ -80,6 +81,7 @@ def evaluate(metric: Metric, data: EvaluationData, got: Arrays) -> Score:
     if wrong := [name for name, array in got.items() if len(array) != len(data)]:
         raise failed(
             metric.name,
-            f"output {wrong[0]!r} has {len(got[wrong[0]])} answers to {len(data)} cases.",
+            f"output {wrong[0]!r} has {len(got[wrong[0]])} answers to "
+            f"{counted(len(data), 'case')}.",
         )
     return metric.score(got, data.truth)

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.texts import counted
 from edgefleet.optimize.evaluation_data import Arrays
 from edgefleet.optimize.metrics.score import Score, failed, mean_of, of_resamples
 from edgefleet.optimize.paired import Counts, Floats
@@ -40,7 +41,9 @@ class OwnMetric:
             return mean_of(whole)
         if whole.size != 1:
             raise failed(
-                self.name, f"it gave an array of shape {whole.shape} for {cases} cases.", _HINT
+                self.name,
+                f"it gave an array of shape {whole.shape} for {counted(cases, 'case')}.",
+                _HINT,
             )
 
         def values(counts: Counts) -> Floats:
