@@ -183,21 +183,29 @@ class Inferences:
                 codec, request, model, version, active, asked, inputs,
                 began_ns, read_ns, generation, outputs, items,
             )  # fmt: skip
-            batched = not asked.timeout_us and may_batch(active, inputs, items)
-            if batched and self._tick.collects():
-                waiting.reply = Later()
-                self._tick.add(waiting)
-                return waiting.reply
-            deadline_ns = asked.timeout_us and began_ns + asked.timeout_us * 1_000
-            inferred = active.infer(inputs, outputs, deadline_ns)
         except EdgefleetError as error:
             _count(active, error, began_ns)
             raise
+        batched = not asked.timeout_us and may_batch(active, inputs, items)
+        if batched and self._tick.collects():
+            waiting.reply = Later()
+            self._tick.add(waiting)
+            return waiting.reply
+        return self._infer_alone(waiting)
+
+    def _infer_alone(self, one: _Waiting[Q, F, R]) -> R | Awaitable[R]:
+        timeout_us = one.asked.timeout_us
+        deadline_ns = timeout_us and one.began_ns + timeout_us * 1_000
+        try:
+            inferred = one.active.infer(one.inputs, one.run_outputs, deadline_ns)
+        except EdgefleetError as error:
+            _count(one.active, error, one.began_ns)
+            raise
         except ReleaseEnded as end:
-            return self._ask_again(waiting, end)
+            return self._ask_again(one, end)
         if isinstance(inferred, tuple):
-            return _reply_of(self._answer([waiting], inputs, inferred))
-        return self._infer_in_turn(waiting, inferred)
+            return _reply_of(self._answer([one], one.inputs, inferred))
+        return self._infer_in_turn(one, inferred)
 
     async def _infer_in_turn(
         self, waiting: _Waiting[Q, F, R], coming: "asyncio.Future[Inferred]"
