@@ -130,7 +130,8 @@ def _batches(model: ModelProto, inputs: Mapping[str, Array]) -> Iterator[list[Ar
     batch, count = (fixed if is_fixed else _BATCH), min(map(len, inputs.values()))
     for at in range(0, count, batch):
         rows = np.arange(at, at + batch if is_fixed else min(at + batch, count)) % count
-        yield session.run(None, {name: array[rows] for name, array in inputs.items()})
+        made = session.run(None, {name: array[rows] for name, array in inputs.items()})
+        yield [np.asarray(one) for one in made]
 
 
 def _outputs(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:

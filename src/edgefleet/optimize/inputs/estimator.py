@@ -35,7 +35,7 @@ def from_sklearn(estimator: Any, inputs: Array, made: Path) -> SourceModel:
         ) from error
     options = {"zipmap": False} if hasattr(estimator, "classes_") else None
     try:
-        model = to_onnx(estimator, inputs[:1], options=options)
+        model: Any = to_onnx(estimator, inputs[:1], options=options)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         words = shortened(" ".join(str(error).split()), DETAIL_CHARS)
         raise PublisherError(

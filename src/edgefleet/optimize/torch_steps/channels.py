@@ -4,6 +4,8 @@ The dependencies (the next layer's inputs, batch norm, both sides of a residual 
 torch-pruning.
 """
 
+# pyright: reportMissingImports=false
+
 import copy
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """Runs a job in a child process under a Python that has PyTorch."""
 
+# pyright: reportMissingImports=false
+
 import contextlib
 import os
 import signal

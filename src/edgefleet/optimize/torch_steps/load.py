@@ -1,5 +1,7 @@
 """In the child: the publisher's functions and models."""
 
+# pyright: reportMissingImports=false
+
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
@@ -60,8 +62,9 @@ def model_of(model: str) -> Any:
 def weights_digest(module: Any) -> str:
     """Of the names, types and bytes of all weights and buffers."""
     digest = sha256()
-    state = module.state_dict  # a property of an ExportedProgram
-    for name, tensor in sorted((state() if callable(state) else state).items()):
+    state: Any = module.state_dict  # a property of an ExportedProgram
+    weights: dict[str, Any] = state() if callable(state) else state
+    for name, tensor in sorted(weights.items()):
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())

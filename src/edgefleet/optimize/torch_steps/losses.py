@@ -1,5 +1,7 @@
 """In the child: the loss that the publisher's training function calls."""
 
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 from edgefleet.base.errors import PublisherError

@@ -1,5 +1,7 @@
 """In the child: writes a model as an ONNX file with a batch of any size."""
 
+# pyright: reportMissingImports=false
+
 import io
 from collections.abc import Mapping
 from contextlib import redirect_stdout

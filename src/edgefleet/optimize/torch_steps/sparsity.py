@@ -5,6 +5,8 @@ shrinks. The pattern 2:4 can be faster on NVIDIA GPUs from the Ampere generation
 and sparsity enabled; that was not measured.
 """
 
+# pyright: reportMissingImports=false
+
 from typing import Any, Final
 
 from edgefleet.base.errors import PublisherError

@@ -1,5 +1,7 @@
 """In the child: makes the smaller model, has the publisher's function train it, exports it."""
 
+# pyright: reportMissingImports=false
+
 import copy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Exports a publisher's PyTorch model, and trains the smaller models that come from it."""
 
+# pyright: reportMissingImports=false
+
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +144,7 @@ def check_batches(made: Path, example: Arrays) -> None:
     for count in _BATCHES:
         rows = {name: array[np.arange(count) % len(array)] for name, array in example.items()}
         try:
-            answers.append(session.run(None, rows))
+            answers.append([np.asarray(one) for one in session.run(None, rows)])
         except Exception as error:
             raise PublisherError(
                 "model_unsupported",
