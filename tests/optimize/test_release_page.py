@@ -5,16 +5,27 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgefleet.base.errors import CATALOG, PublisherError
+from edgefleet.base.ids import sha256_hex
 from edgefleet.examples import FOLDER
 from edgefleet.optimize import release_folder
 from edgefleet.optimize.profiles import PROFILES
 from edgefleet.optimize.release_folder import build_release
+from support.lineages import statement
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "release-folder.md").read_text()
+
+
+def release_folder_of_the_page(tmp_path: Path) -> Path:
+    """A folder with the files that the example names, and one variant of the example."""
+    folder = shutil.copytree(FOLDER / "digits" / "release-2", tmp_path / "release")
+    artifact = sha256_hex((folder / "fp16.onnx").read_bytes())
+    (folder / "lineage.json").write_bytes(msgspec.json.encode(statement([artifact])))
+    return folder
 
 
 def example() -> str:
@@ -22,7 +33,7 @@ def example() -> str:
 
 
 def test_the_pages_example_builds(tmp_path: Path) -> None:
-    folder = shutil.copytree(FOLDER / "digits" / "release-2", tmp_path / "release")
+    folder = release_folder_of_the_page(tmp_path)
     (folder / "release.toml").write_text(example())
     built = build_release(folder, created_at=1.0).manifest
     assert [variant.profile for variant in built.variants] == ["jetson_nano"]
@@ -50,7 +61,7 @@ def test_every_key_of_the_example_is_explained() -> None:
 
 
 def test_every_key_that_is_optional_is_marked_so(tmp_path: Path) -> None:
-    folder = shutil.copytree(FOLDER / "digits" / "release-2", tmp_path / "release")
+    folder = release_folder_of_the_page(tmp_path)
     lines = example().splitlines()
     for number, line in enumerate(lines):
         if "=" not in line:

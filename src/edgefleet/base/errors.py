@@ -80,7 +80,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 422, _FIX, "Give evaluation data with the model's inputs and the right answers."
         ),
         "step_failed": ErrorKind(
-            _P, 422, _FIX, "Read the words of the tool, or leave the step out of the recipe."
+            _P, 422, _FIX, "Check the words of the tool, or leave the step out of the recipe."
         ),
         "metric_failed": ErrorKind(
             _P,
@@ -88,7 +88,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Fix the metric, or give right answers that fit the outputs of the model.",
         ),
-        "bad_metric": ErrorKind(_P, 422, _FIX, "Name a metric of the model's task."),
+        "bad_metric": ErrorKind(_P, 422, _FIX, "Choose a metric of the model's task."),
         "release_exists": ErrorKind(
             _P, 409, _NEVER, "Publish under a new version: a release is immutable."
         ),

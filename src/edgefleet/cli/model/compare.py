@@ -14,27 +14,12 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.optimize.comparison.compare import FileComparison
-from edgefleet.protocol.wire import Wire
 
 if TYPE_CHECKING:
+    from edgefleet.optimize.comparison.compare import FileComparison
+    from edgefleet.optimize.comparison.report import CompareReport
     from edgefleet.optimize.release_folder import BuiltRelease
     from edgefleet.protocol.release import Variant
-
-
-class CompareReport(Wire, frozen=True, kw_only=True):
-    """The comparisons: one of two files, or one for each profile that both releases have.
-
-    ``interface`` are the changes of the release that clients notice; ``profiles_only_before`` and
-    ``profiles_only_after`` have no partner.
-    """
-
-    before: str
-    after: str
-    files: tuple[FileComparison, ...]
-    interface: tuple[str, ...] = ()
-    profiles_only_before: tuple[str, ...] = ()
-    profiles_only_after: tuple[str, ...] = ()
 
 
 Pair = tuple[str, Path, Path, "Variant | None", "Variant | None"]
@@ -88,6 +73,7 @@ def compare(
 
 def _files(before: Path, after: Path) -> tuple[CompareReport, list[Pair]]:
     from edgefleet.optimize.comparison.compare import compare_files
+    from edgefleet.optimize.comparison.report import CompareReport
 
     report = CompareReport(
         before=str(before), after=str(after), files=(compare_files(before, after),)
@@ -97,6 +83,7 @@ def _files(before: Path, after: Path) -> tuple[CompareReport, list[Pair]]:
 
 def _folders(before: Path, after: Path) -> tuple[CompareReport, list[Pair]]:
     from edgefleet.optimize.comparison.compare import compare_files
+    from edgefleet.optimize.comparison.report import CompareReport
     from edgefleet.optimize.release_folder import build_release
     from edgefleet.protocol.interface import interface_changes
 

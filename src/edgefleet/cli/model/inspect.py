@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,44 +12,11 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
 from edgefleet.cli.values import percent, size
-from edgefleet.optimize.inspection.fit import ProfileFit
-from edgefleet.optimize.inspection.graph import MemoryEstimate, OperatorFacts
-from edgefleet.protocol.release import TensorSpec
-from edgefleet.protocol.wire import Wire
 
 if TYPE_CHECKING:
     from edgefleet.optimize.inspection.inspect import Inspection
-    from edgefleet.protocol.release import ReleaseManifest
-
-
-class ModelReport(Wire, frozen=True, kw_only=True):
-    """A model file. ``min_runtime`` is empty if no known version of the runtime loads it.
-
-    ``runtimes`` can load the file. ``ir_version`` of a TFLite file is the version of its schema.
-    ``raw_inputs`` and ``raw_outputs`` are the integers of a quantised TFLite file, which a device
-    also serves with ``tensors = "raw"``. ``precision`` is that of most weights, whose bytes
-    ``weights_bytes`` has by datatype.
-    """
-
-    file: str
-    size_bytes: int
-    producer: str
-    ir_version: int
-    opset: int
-    ml_opset: int
-    min_runtime: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    class_scores: tuple[str, ...]
-    runtimes: tuple[str, ...] = ()
-    raw_inputs: tuple[TensorSpec, ...] = ()
-    raw_outputs: tuple[TensorSpec, ...] = ()
-    operators: tuple[OperatorFacts, ...] = ()
-    parameters: int = 0
-    precision: str = ""
-    weights_bytes: Mapping[str, int] = {}
-    memory: MemoryEstimate | None = None
-    profiles: tuple[ProfileFit, ...] = ()
+    from edgefleet.optimize.inspection.report import ModelReport
+    from edgefleet.protocol.release import ReleaseManifest, TensorSpec
 
 
 @verb(
@@ -90,6 +56,7 @@ def inspect(invocation: Invocation, path: Path, batch: int) -> None:
 
 
 def _report(path: Path, found: Inspection) -> ModelReport:
+    from edgefleet.optimize.inspection.report import ModelReport
     from edgefleet.optimize.new_release import class_scores
 
     model = found.facts
