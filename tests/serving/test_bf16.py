@@ -19,6 +19,7 @@ from tritonclient import http as triton
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.base.network import Answer, HttpLink
+from edgefleet.optimize.samples import cast
 from edgefleet.protocol.comparisons import Elementwise, Exact
 from edgefleet.protocol.release import Golden, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveRequest, ServedModel, ServedRelease
@@ -332,3 +333,9 @@ def test_a_golden_set_has_fp32_whose_inputs_are_exact(tmp_path: Path) -> None:
         False,
         "golden_mismatch: A value is not exact in BF16: round the inputs before saving.",
     )
+
+
+def test_samples_of_a_publisher_are_rounded() -> None:
+    spec = TensorSpec(name="x", datatype="BF16", shape=(-1, 3))
+    made = cast(np.array([[1 + 2**-8 + 2**-40, 1 + 2**-8, 0.1]]), spec, "x")
+    assert (made.dtype, made.tolist()) == (np.float32, [[1.0078125, 1.0, 0.10009765625]])
