@@ -273,7 +273,7 @@ def test_binary_tensors_have_two_bytes_for_each_element(process: ServingProcess)
     assert json.loads(send(12, raw=True).body)["error"].startswith("x: BF16 [1, 8] has 16 bytes")
 
 
-# What is read and written in a thread, counted, and compared.
+# Long JSON, telemetry, and golden sets.
 
 
 def test_long_json_means_what_short_json_means() -> None:
