@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-agent  what an idle device agent costs"
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
+	@echo "make bench-hot-path the instructions of a REST request, by stage (valgrind)"
 	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
@@ -96,6 +97,9 @@ bench-gate: $(STAMP)
 
 bench-grpc: $(STAMP)
 	$(BIN)/python bench/grpc_serving.py
+
+bench-hot-path: $(STAMP)
+	$(BIN)/python bench/hot_path_instructions.py
 
 bench-sim: $(STAMP)
 	$(BIN)/python bench/sim.py

@@ -23,14 +23,13 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import numpy as np
-import onnxruntime
 from overload import overload as four_times
 from overload import server_in
 from result_file import machine, show, write
+from serving_floor import decode_run_encode
 from serving_models import Process, Serving, heavy, image, tiny
-from serving_requests import Asked, Tensor, request, served, tiny_body
+from serving_requests import request, served, tiny_body
 
 from edgefleet.protocol.serving import ServedRelease
 
@@ -72,17 +71,10 @@ def in_process(release: ServedRelease, body: bytes, seconds: float) -> float:
 
 
 def _in_process(release: ServedRelease, body: bytes, seconds: float) -> float:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(release.artifact_path, options)
-    decoder = msgspec.json.Decoder(Asked)
+    answer = decode_run_encode(release.artifact_path)
     began = time.process_time()
     for done in count(1):
-        tensor = decoder.decode(body).inputs[0]
-        array = np.array(tensor.data, np.float32).reshape(tensor.shape)
-        (scores,) = session.run(["scores"], {"x": array})
-        output = Tensor("scores", scores.shape, "FP32", scores.ravel().tolist())
-        msgspec.json.encode({"model_name": "tiny", "model_version": "1", "outputs": [output]})
+        answer(body)
         if done % 500 == 0 and time.process_time() - began >= seconds:
             break
     return done / (time.process_time() - began)  # of CPU time: a neighbour does not count

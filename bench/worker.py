@@ -3,7 +3,9 @@
 One real serving process serves the same model twice, in the shared process and in a worker
 (``isolation = "process"``). A client sends requests to both in turn on one connection, so that both
 see the same machine. The cost is the difference of the medians; that of the first deciles is shown
-beside it, since other programs on the machine change it less.
+beside it, since other programs on the machine change it less. Between the requests one byte goes to
+another process and back, in the cheapest ways that there are (``process_switch``): the cost is also
+given as a multiple of such a trip, which depends less on the machine than the microseconds do.
 
 Then a client asks a small model while another one is loaded beside it: one of 44 MB in a worker,
 and one of almost 4 MB, the largest that is loaded in a thread of the shared process while other
@@ -26,6 +28,7 @@ from statistics import median
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from process_switch import ProcessSwitches
 from result_file import machine, write
 from serving_models import Serving
 
@@ -166,21 +169,28 @@ def hop(case: Case) -> dict[str, object]:
             client = Client(serving.address)
             requests = [client.request(model, case.floats) for model in ("shared", "worker")]
             took_us: tuple[list[float], list[float]] = ([], [])
+            switches = ProcessSwitches()
             for turn in range(WARM_UP + PAIRS):
                 for index in (turn % 2, 1 - turn % 2):
                     us = client.ask(requests[index])
                     if turn >= WARM_UP:
                         took_us[index].append(us)
+                switches.turn()
             client.close()
+            switches.end()
         finally:
             serving.end()
     shared, worker = took_us
+    switch_us = {way: round(median(took), 1) for way, took in switches.took_us.items()}
+    more_us = median(worker) - median(shared)
     return {
         "case": case.name,
         "shared_us": {"p50": round(median(shared), 1), "p99": round(quantile(shared, 0.99), 1)},
         "worker_us": {"p50": round(median(worker), 1), "p99": round(quantile(worker, 0.99), 1)},
         "hop_us_p10": round(quantile(worker, 0.1) - quantile(shared, 0.1), 1),
-        "hop_us_p50": round(median(worker) - median(shared), 1),
+        "hop_us_p50": round(more_us, 1),
+        "switch_us_p50": switch_us,
+        "hop_of_switch": {way: round(more_us / us, 2) for way, us in switch_us.items()},
         "hop_us_of_pairs": round(median(b - a for a, b in zip(shared, worker, strict=True)), 1),
     }
 
@@ -270,6 +280,11 @@ def main() -> int:
         print(f"{row['case']:28}{shared['p50']:11.1f}{shared['p99']:9.1f}{worker['p50']:12.1f}"
               f"{worker['p99']:9.1f}{row['hop_us_p50']:8.1f}"
               f"{row['hop_us_p10']:8.1f}{LIMIT_HOP_US:8.1f}")  # fmt: skip
+    for row in hops:
+        of = row["hop_of_switch"]
+        assert isinstance(of, dict)
+        trips = ", ".join(f"{value:.2f} x {way}" for way, value in of.items())
+        print(f"{row['case']:28} more, in round trips of one byte: {trips}")
     loads = pauses()
     print(f"\n{'a neighbour, us':32}{'p99 before':>12}{'slowest':>10}{'ratio':>8}"
           f"{'no load':>9}{'limit':>8}")  # fmt: skip

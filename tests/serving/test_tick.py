@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.base.later import Later
 from edgefleet.serving import active_release
 from edgefleet.serving.active_release import ActiveRelease, Release, ReleaseEnded
 from edgefleet.serving.inference import Answered, Asked, Inferences
@@ -111,12 +112,12 @@ class World:
         except EdgefleetError as error:
             made.set_result(error.code)
             return made
-        if not isinstance(reply, asyncio.Future):
+        if not isinstance(reply, Later):
             made.set_result(reply)
             return made
-        reply.add_done_callback(
-            lambda done: made.set_result(
-                done.result() if done.exception() is None else done.exception().code
+        reply.then(
+            lambda result: made.set_result(
+                result.code if isinstance(result, EdgefleetError) else result
             )
         )
         return made
@@ -250,9 +251,7 @@ def test_a_request_that_is_always_alone_does_not_wait_for_the_end_of_the_turn(
         for _ in range(40):
             await world.turn(pictures(1))
         await asyncio.sleep(0)
-        at_once = not isinstance(
-            world.inferences.infer(Codec(), pictures(2), "digits"), asyncio.Future
-        )
+        at_once = not isinstance(world.inferences.infer(Codec(), pictures(2), "digits"), Later)
         await world.turn(pictures(3), pictures(4))
         world.model.batches.clear()
         return at_once, await world.turn(pictures(3), pictures(4))

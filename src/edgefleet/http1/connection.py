@@ -6,6 +6,7 @@ from functools import partial
 from typing import ClassVar, Final, Protocol, cast
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError, Overloaded
+from edgefleet.base.later import Later
 from edgefleet.base.places import Place, Places, peer_of
 from edgefleet.http1.limits import REFUSED, ConnectionLimits
 from edgefleet.http1.message import Reply, Request, made, reply_bytes
@@ -92,6 +93,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         reader = self._reader
+        if not (self._running or self._blocked or reader.ready) and self._crowded is None:
+            request = reader.take_whole(nbytes)
+            if request is not None:
+                self._answer(request)
+                return
         before = (reader.stage, reader.begun)
         reader.received(nbytes)
         if self._crowded is not None and reader.stage is ReadStage.BODY:
@@ -203,21 +209,27 @@ class Connection(asyncio.BufferedProtocol):
         return self._host.handler(request)
 
     def _wait_for(self, request: Request, answer: Awaitable[Reply]) -> None:
-        future = asyncio.ensure_future(answer, loop=self._loop)
-        future.add_done_callback(partial(self._answered, request))
         self._running = True
         self._deadline = _NEVER
+        if isinstance(answer, Later):
+            answer.then(partial(self._answered, request))
+            return
+        future = asyncio.ensure_future(answer, loop=self._loop)
+        future.add_done_callback(partial(self._finished, request))
 
-    def _answered(self, request: Request, future: "asyncio.Future[Reply]") -> None:
-        self._running = False
+    def _finished(self, request: Request, future: "asyncio.Future[Reply]") -> None:
         if future.cancelled():
-            reply = self._failure(Overloaded("stopping", "The server is stopping."))
-        elif (error := future.exception()) is not None:
-            reply = self._failure(error)
+            self._answered(request, Overloaded("stopping", "The server is stopping."))
         else:
-            reply = future.result()
+            self._answered(request, future.exception() or future.result())
+
+    def _answered(self, request: Request, answer: Reply | BaseException) -> None:
+        self._running = False
+        reply = answer if isinstance(answer, Reply) else self._failure(answer)
         self._reply(request, reply)
-        self._work()
+        reader = self._reader
+        if reader.ready or reader.refusal or reader.expects_continue or not self._reading:
+            self._work()
 
     def _failure(self, error: BaseException) -> Reply:
         if not isinstance(error, EdgefleetError):
@@ -228,7 +240,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._host.render_error(error)
 
     def _reply(self, request: Request, reply: Reply) -> None:
-        if self._gone():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
         if reply.make is not None:
             self._wait_for(request, made(reply))
@@ -244,7 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         except (EdgefleetError, ValueError) as error:  # the reply cannot be sent
             self._send(self._failure(error), to_head=to_head, closes=closes)
         if closes:
-            self._out().close()
+            transport.close()
         elif not self._blocked:
             self._rest()
 

@@ -41,6 +41,14 @@ class KnownHeads:
             return b"", None  # the parser skips line breaks before a request
         return text, self._known.get(text)
 
+    def find_whole(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The known head at the start of ``data``, and its body if this is all of the rest."""
+        at = data.find(_END) + len(_END)
+        head = self._known.get(data[:at])
+        if head is None or len(data) != at + head.body_bytes:
+            return None
+        return head, data[at:]
+
     def add(self, text: bytes, head: Head) -> None:
         """Remember ``head``, unless its request is not framed by its size alone."""
         if any(name in head.headers for name in _NOT_KEPT):

@@ -11,6 +11,7 @@ ANSWER_HEAD_BYTES: Final = 64 << 10  # of an answer that a client here reads
 ANSWER_BODY_BYTES: Final = 256 << 20  # the same for its body
 CHUNK_LINE_BYTES: Final = 256  # the size of a chunk, with its extensions
 RECEIVE_BYTES: Final = 64 << 10  # of one read; the rest of a large body goes to its own buffer
+WHOLE_BYTES: Final = 16 << 10  # a request up to this size can bypass the parser and the queue
 BACKLOG: Final = 1024
 REFUSED: Final = 64  # refused connections that stay open to be read; above: closed at once
 

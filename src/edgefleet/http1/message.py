@@ -17,7 +17,7 @@ _LINE_BREAKS: Final = frozenset("\r\n\0")
 _PASSING: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One whole request.
 
     ``path`` is percent-decoded and without the query; ``query`` is not decoded. ``headers`` maps
@@ -25,24 +25,12 @@ class Request:
     the body as it was received. ``peer`` is the address of the client, empty on a Unix socket.
     """
 
-    __slots__ = ("headers", "method", "path", "peer", "query", "raw_body")
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: Mapping[bytes, bytes],
-        body: bytes | bytearray | memoryview,
-        *,
-        peer: str = "",
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.raw_body = body
-        self.peer = peer
+    method: str
+    path: str
+    query: str
+    headers: Mapping[bytes, bytes]
+    raw_body: bytes | bytearray | memoryview
+    peer: str = ""
 
     @property
     def body(self) -> bytes:

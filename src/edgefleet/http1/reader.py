@@ -21,6 +21,7 @@ from edgefleet.http1.limits import (
     FIRST_BODY_BYTES,
     FRAGMENT_COST_BYTES,
     LARGE_BODY_BYTES,
+    WHOLE_BYTES,
     ConnectionLimits,
 )
 from edgefleet.http1.message import Request
@@ -97,6 +98,23 @@ class RequestReader:
         if self._direct is not None:
             return memoryview(self._direct)[self._body_bytes :]
         return self._memory.buffer
+
+    def take_whole(self, size_bytes: int) -> Request | None:
+        """The request, if the new bytes in the buffer are one request with a known head.
+
+        So it is with almost every request to a model. None if ``received`` must process the bytes.
+        """
+        if size_bytes > WHOLE_BYTES or self.stage is not ReadStage.IDLE or self.ended:
+            return None
+        memory = self._memory
+        found = memory.heads.find_whole(bytes(memory.buffer[:size_bytes]))
+        if found is None:
+            return None
+        head, body = found
+        if memory.buffered_bytes + head.body_bytes > self._limits.buffered_bytes:
+            return None
+        self.account(head.body_bytes)
+        return Request(head.method, head.path, head.query, head.headers, body, peer=self.peer)
 
     def received(self, size_bytes: int) -> None:
         """Process ``size_bytes`` new bytes in the buffer."""

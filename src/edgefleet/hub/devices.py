@@ -63,14 +63,14 @@ class Devices:
         self._removed: dict[int, float] = {}  # when, of those whose removal ``load`` has to repeat
 
     def load(self) -> None:
-        """Restore all devices from the store. Those of ``take_removed`` are still to be removed."""
+        """Restore all devices from the store. Those in ``removed_on_load`` are removed later."""
         for device in self._store.reader.load_devices():
             self._add(device)
         for at in self._store.reader.load_standings():
             if at.row not in self._removed:
                 self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
 
-    def take_removed(self) -> Mapping[int, float]:
+    def removed_on_load(self) -> Mapping[int, float]:
         """The rows that ``load`` found removed, with the times. They are given once."""
         removed, self._removed = self._removed, {}
         return removed

@@ -197,7 +197,7 @@ class Hub:
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
-        for row, at in self._devices.take_removed().items():
+        for row, at in self._devices.removed_on_load().items():
             self._engine.remove_device(row, at)
         self.copied.load()
         self._truth.load()

@@ -10,6 +10,7 @@ import os
 import time
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class _Ring:
     def __init__(self, size: int) -> None:
         self._size = size
         self._next = 0  # number of the next answer
-        # An element of an array is written in half the time of one of NumPy.
+        # Some elements of an array are written in half the time of those of NumPy.
         self._ids = array("q", bytes(8 * size))  # hashes of the ids
         self._times = array("d", bytes(8 * size))
         self._answers = array("i", bytes(4 * size))
@@ -45,19 +46,21 @@ class _Ring:
         self._counts: dict[str, list[int]] = {}  # release -> labelled and correct answers
         self._unmatched = 0
 
-    def add(self, release: str, request_id: str, now: float, answers: Sequence[int]) -> None:
+    def add(self, release: str, now: float, keys: Sequence[int], answers: Sequence[int]) -> None:
+        """Add answers of one release. ``keys`` are the hashes of the ids of their requests."""
         if release not in self._names:
             self._remember(release)
-        number = self._names.index(release)
-        key = hash(request_id)
-        for answer in answers:
-            place = self._next % self._size
-            self._next += 1
-            self._ids[place] = key
-            self._times[place] = now
-            self._answers[place] = answer
-            self._releases[place] = number
-            self._labelled[place] = 0
+        start = self._next % self._size
+        count = min(len(answers), self._size - start)
+        end = start + count
+        self._next += count
+        self._ids[start:end] = array("q", keys[:count])
+        self._times[start:end] = array("d", (now,)) * count
+        self._answers[start:end] = array("i", answers[:count])
+        self._releases[start:end] = bytes((self._names.index(release),)) * count
+        self._labelled[start:end] = bytes(count)
+        if count < len(answers):
+            self.add(release, now, keys[count:], answers[count:])
 
     def label(self, label: Label) -> Labelled:
         places = self._find(label)
@@ -140,18 +143,20 @@ class Answers:
             return
         items = scores.size // scores.shape[-1]
         tops = scores.reshape(items, -1).argmax(axis=1).tolist()
-        self.add_all(model, release, [(request_id, tops)])
+        self.add_all(model, release, [request_id], [tops])
 
     def add_all(
-        self, model: str, release: str, answers: Iterable[tuple[str, Sequence[int]]]
+        self, model: str, release: str, ids: Iterable[str], tops: Sequence[Sequence[int]]
     ) -> None:
-        """Remember several answers: of each the id, and the top class of each item."""
+        """Remember the answers of one run: of each the id, and the top class of each item.
+
+        Without ``tops`` there is nothing to remember.
+        """
         ring = self._rings.get(model)
         if ring is None:
             ring = self._new_ring(model)
-        now = time.time()
-        for request_id, tops in answers:
-            ring.add(release, request_id, now, tops)
+        keys = [hash(one) for one, items in zip(ids, tops, strict=False) for _ in items]
+        ring.add(release, time.time(), keys, list(chain.from_iterable(tops)))
 
     def label(self, model: str, labels: Iterable[Label]) -> Labelled:
         """Compare labels with the answers. Labels of a model without answers are unmatched."""

@@ -28,10 +28,16 @@ class Durations:
             batch[0] += 1
             batch[2] += run_ns
 
-    def answer(self, items: int, input_ns: int, waited_ns: int, output_ns: int) -> None:
-        """Count an answered request. ``waited_ns`` is the time in the queue and in the model."""
-        self.answered += 1
-        self.items += items
+    def answer(
+        self, items: int, input_ns: int, waited_ns: int, output_ns: int, *, requests: int = 1
+    ) -> None:
+        """Count answered requests of so many items each.
+
+        The durations are sums over the requests. ``waited_ns`` is the time in the queue and in the
+        model.
+        """
+        self.answered += requests
+        self.items += items * requests
         self.input_ns += input_ns
         self.waited_ns += waited_ns
         self.output_ns += output_ns

@@ -8,12 +8,14 @@ and has the codec encode the reply. So every protocol counts, refuses and swaps 
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 import numpy as np
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
+from edgefleet.base.later import Later
 from edgefleet.protocol.device import Refusal
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
 from edgefleet.serving.model_host import ModelHost
@@ -92,44 +94,40 @@ class Codec(Protocol[Q_contra, F, R_co]):
         ...
 
 
-class _Question(msgspec.Struct, Generic[Q, F, R], frozen=True):
-    """A request as it came, to be asked of one release or of another."""
-
-    codec: Codec[Q, F, R]
-    request: Q
-    model: str
-    version: str | None
-
-
 class _Waiting(msgspec.Struct, Generic[Q, F, R]):
-    """A request that is asked of its release together with others. See ``tick.Queued``.
+    """A request that is asked of its release, alone or together with others. See ``tick.Queued``.
 
     ``began_ns`` and ``read_ns`` are readings of the performance counter, ``generation`` is the
     number of the set of models when the request began.
     """
 
-    question: _Question[Q, F, R]
+    codec: Codec[Q, F, R]
+    request: Q
+    model: str
+    version: str | None
     active: Release
     asked: Asked[F]
+    inputs: dict[str, Tensor]
     began_ns: int
     read_ns: int
     generation: int
     run_outputs: tuple[str, ...]
     items: int
-    reply: "asyncio.Future[R] | None" = None
-
-    @property
-    def inputs(self) -> dict[str, Tensor]:
-        return self.asked.inputs
+    reply: Later[R] | None = None
 
 
-class _Served(NamedTuple):
-    """An answered request: its items, their place in the run, its id and its latency."""
+class _Run(msgspec.Struct, Generic[Q, F, R]):
+    """One run and its answered requests, with their rows of it and the ids of their answers.
 
-    items: int
-    rows: slice
-    id: str
-    took_us: int
+    Not all requests of a run may be answered: some may get an error instead.
+    """
+
+    inputs: Mapping[str, Tensor]
+    made: Mapping[str, Tensor]
+    made_ns: int  # less the time that was lost on the way to a worker and back
+    served: list[_Waiting[Q, F, R]] = []
+    rows: list[slice] = []
+    ids: list[str] = []
 
 
 class Inferences:
@@ -176,59 +174,63 @@ class Inferences:
             _count(self.host.routes[model], error, began_ns)
             raise
         generation = self.host.generation
-        question = _Question(codec, request, model, version)
         try:
             asked = codec.read(request, active)
             read_ns = time.perf_counter_ns()
-            outputs, items = _run_outputs(active, asked.outputs), batch_of(asked.inputs)
+            inputs, outputs = asked.inputs, _run_outputs(active, asked.outputs)
+            items = batch_of(inputs)
             waiting = _Waiting(
-                question, active, asked, began_ns, read_ns, generation, outputs, items
-            )
-            batched = not asked.timeout_us and may_batch(active, asked.inputs, items)
-            if batched and self._tick.collects():
-                return self._in_tick(waiting)
-            deadline_ns = asked.timeout_us and began_ns + asked.timeout_us * 1_000
-            inferred = active.infer(asked.inputs, outputs, deadline_ns)
+                codec, request, model, version, active, asked, inputs,
+                began_ns, read_ns, generation, outputs, items,
+            )  # fmt: skip
         except EdgefleetError as error:
             _count(active, error, began_ns)
             raise
-        except ReleaseEnded as end:
-            return self._ask_again(active, end, question)
-        if isinstance(inferred, tuple):
-            return _reply_of(self._answer([waiting], asked.inputs, inferred))
-        return self._infer_in_turn(waiting, inferred)
+        batched = not asked.timeout_us and may_batch(active, inputs, items)
+        if batched and self._tick.collects():
+            waiting.reply = Later()
+            self._tick.add(waiting)
+            return waiting.reply
+        return self._infer_alone(waiting)
 
-    def _in_tick(self, waiting: _Waiting[Q, F, R]) -> "asyncio.Future[R]":
-        waiting.reply = asyncio.get_running_loop().create_future()
-        self._tick.add(waiting)
-        return waiting.reply
+    def _infer_alone(self, one: _Waiting[Q, F, R]) -> R | Awaitable[R]:
+        timeout_us = one.asked.timeout_us
+        deadline_ns = timeout_us and one.began_ns + timeout_us * 1_000
+        try:
+            inferred = one.active.infer(one.inputs, one.run_outputs, deadline_ns)
+        except EdgefleetError as error:
+            _count(one.active, error, one.began_ns)
+            raise
+        except ReleaseEnded as end:
+            return self._ask_again(one, end)
+        if isinstance(inferred, tuple):
+            return _reply_of(self._answer([one], one.inputs, inferred))
+        return self._infer_in_turn(one, inferred)
 
     async def _infer_in_turn(
         self, waiting: _Waiting[Q, F, R], coming: "asyncio.Future[Inferred]"
     ) -> R:
-        question, active, asked = waiting.question, waiting.active, waiting.asked
+        timeout_us = waiting.asked.timeout_us
         try:
-            if asked.timeout_us:
-                await _in_time(coming, asked.timeout_us, waiting.began_ns)
+            if timeout_us:
+                await _in_time(coming, timeout_us, waiting.began_ns)
             inferred = await coming
         except EdgefleetError as error:
-            _count(active, error, waiting.began_ns)
+            _count(waiting.active, error, waiting.began_ns)
             raise
         except ReleaseEnded as end:
-            again = self._ask_again(active, end, question)
+            again = self._ask_again(waiting, end)
             return await cast("Awaitable[R]", again) if isinstance(again, Awaitable) else again
-        return _reply_of(self._answer([waiting], asked.inputs, inferred))
+        return _reply_of(self._answer([waiting], waiting.inputs, inferred))
 
-    def _ask_again(
-        self, active: Release, end: ReleaseEnded, question: _Question[Q, F, R]
-    ) -> R | Awaitable[R]:
+    def _ask_again(self, one: _Waiting[Q, F, R], end: ReleaseEnded) -> R | Awaitable[R]:
         """Ask the release that requests go to now. A request that ended it is not asked twice."""
-        model, version = question.model, question.version
-        if end.ran and self.find(model, version).release == active.release:
+        release = one.active.release
+        if end.ran and self.find(one.model, one.version).release == release:
             raise DeviceError(
-                "inference_failed", f"Release {active.release} was ended while it ran this request."
+                "inference_failed", f"Release {release} was ended while it ran this request."
             )
-        return self.infer(question.codec, question.request, model, version)
+        return self.infer(one.codec, one.request, one.model, one.version)
 
     def _answer(
         self,
@@ -239,68 +241,61 @@ class Inferences:
         """Encode the outputs of one run for each request, and count each as served or as an error.
 
         ``inputs`` are those of the run. The way to a worker and back is no part of the latency, so
-        that releases in trial and confirmed releases compare.
+        that releases in trial and confirmed releases compare. The replies of a run are sent
+        together: its requests share the time of their encoding.
         """
         tensors, lost_ns = inferred
         active = group[0].active
-        made = dict(zip(group[0].run_outputs, tensors, strict=True))
-        made_ns = time.perf_counter_ns()
+        made: Mapping[str, Tensor] = dict(zip(group[0].run_outputs, tensors, strict=True))
+        run: _Run[Q, F, R] = _Run(inputs, made, time.perf_counter_ns() - lost_ns)
+        try:
+            check_outputs(active.outputs, made)
+        except EdgefleetError as error:
+            for one in group:
+                _count(active, error, one.began_ns)
+            return [error] * len(group)
         replies: list[R | EdgefleetError] = []
-        served: list[_Served] = []
+        mine = made
         at = 0
         for one in group:
             rows = slice(at, at + one.items)
             at += one.items
-            mine = made if len(group) == 1 else {name: each[rows] for name, each in made.items()}
+            if len(group) > 1:
+                mine = {name: each[rows] for name, each in made.items()}
             request_id = one.asked.id or self.host.answers.new_id()
-            began_ns = time.perf_counter_ns()
+            answered = Answered(active, one.asked, mine, request_id, one.generation)
             try:
-                check_outputs(active.outputs, mine)
-                reply = one.question.codec.reply(
-                    Answered(active, one.asked, mine, request_id, one.generation)
-                )
+                replies.append(one.codec.reply(answered))
             except EdgefleetError as error:
                 _count(active, error, one.began_ns)
                 replies.append(error)
                 continue
-            replies.append(reply)
-            now_ns = time.perf_counter_ns()
-            active.stats.durations.answer(
-                one.items,
-                one.read_ns - one.began_ns,
-                made_ns - one.read_ns - lost_ns,
-                now_ns - began_ns,
-            )
-            took_us = (now_ns - one.began_ns - lost_ns) // 1_000
-            served.append(_Served(one.items, rows, request_id, took_us))
-        if served:
-            self._record(active, served, inputs, made, whole=len(served) == len(group))
+            run.served.append(one)
+            run.rows.append(rows)
+            run.ids.append(request_id)
+        if run.served:
+            took_us = _count_durations(run, time.perf_counter_ns() - lost_ns)
+            self._record(run, took_us, whole=len(run.served) == len(group))
         return replies
 
-    def _record(
-        self,
-        active: Release,
-        served: Sequence[_Served],
-        inputs: Mapping[str, Tensor],
-        made: Mapping[str, Tensor],
-        *,
-        whole: bool,
-    ) -> None:
+    def _record(self, run: _Run[Q, F, R], took_us: Sequence[int], *, whole: bool) -> None:
         """The telemetry of one run. Not ``whole``: some of its requests got an error instead."""
+        active, inputs, made = run.served[0].active, run.inputs, run.made
+        sizes = [one.items for one in run.served]
         if whole and (shadow := self.host.shadows.of.get(active.model)) is not None:
-            shadow.offer(active, inputs, made, len(served), sum(one.items for one in served))
-        sizes = [one.items for one in served] if len(served) > 1 else (1,)
+            shadow.offer(active, inputs, made, len(sizes), sum(sizes))
+        if len(sizes) == 1:
+            sizes = [1]
         first = inputs.get(active.inputs[0].name) if active.inputs else None
         if not whole and first is not None:
-            first = _rows(first, served)
-        active.stats.succeeded_all([one.took_us for one in served], first, sizes)
+            first = _rows(first, run.rows)
+        active.stats.succeeded_all(took_us, first, sizes)
         quality = active.wanted.quality
         if quality is None:
             return
-        scores = made[quality.output] if whole else _rows(made[quality.output], served)
+        scores = made[quality.output] if whole else _rows(made[quality.output], run.rows)
         tops = active.stats.scored_all(scores, quality.scores, sizes)
-        ids = (one.id for one in served)
-        self.host.answers.add_all(active.model, active.release, zip(ids, tops, strict=False))
+        self.host.answers.add_all(active.model, active.release, run.ids, tops)
 
     def _answer_later(
         self,
@@ -322,9 +317,12 @@ class Inferences:
     def _ask_later(self, one: _Waiting[Any, Any, Any], end: ReleaseEnded | None = None) -> None:
         """Ask the release that requests go to now. Without ``end`` nothing of it was run."""
         try:
-            again = self._ask_again(one.active, end or ReleaseEnded(ran=False), one.question)
+            again = self._ask_again(one, end or ReleaseEnded(ran=False))
         except EdgefleetError as error:
             _settle(one, error)
+            return
+        if isinstance(again, Later):
+            again.then(partial(_settle, one))
             return
         if not isinstance(again, Awaitable):
             _settle(one, again)
@@ -333,8 +331,26 @@ class Inferences:
         coming.add_done_callback(lambda done: _settle(one, done.exception() or done.result()))
 
 
-def _rows(tensor: Tensor, served: Sequence[_Served]) -> Tensor:
-    return np.concatenate([tensor[one.rows] for one in served])
+def _rows(tensor: Tensor, rows: Sequence[slice]) -> Tensor:
+    return np.concatenate([tensor[place] for place in rows])
+
+
+def _count_durations(run: _Run[Any, Any, Any], now_ns: int) -> list[int]:
+    """Count the durations of the answered requests. Returns their latencies in microseconds."""
+    served = run.served
+    output_ns = (now_ns - run.made_ns) // len(served)
+    durations = served[0].active.stats.durations
+    for items in {one.items for one in served}:
+        same = [one for one in served if one.items == items]
+        read_ns = sum([one.read_ns for one in same])
+        durations.answer(
+            items,
+            read_ns - sum([one.began_ns for one in same]),
+            run.made_ns * len(same) - read_ns,
+            output_ns * len(same),
+            requests=len(same),
+        )
+    return [(now_ns - one.began_ns) // 1_000 for one in served]
 
 
 def _reply_of(replies: "list[R | EdgefleetError]") -> R:
@@ -345,12 +361,8 @@ def _reply_of(replies: "list[R | EdgefleetError]") -> R:
 
 
 def _settle(one: _Waiting[Any, Any, Any], reply: object) -> None:
-    if one.reply is None or one.reply.done():
-        return
-    if isinstance(reply, BaseException):
-        one.reply.set_exception(reply)
-    else:
-        one.reply.set_result(reply)
+    if one.reply is not None:
+        one.reply.settle(reply)
 
 
 def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from msgspec.structs import astuple
+
 from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import Refusal
@@ -43,6 +45,7 @@ Form = tuple[tuple[bool, int], ...]
 """Of each wanted output, whether it is binary and how many classes of it are wanted (0: values)."""
 
 _NONE: Final[Parameters] = {}
+_VALUES: Final[Form] = ((False, 0),)
 
 
 class RestCodec:
@@ -61,11 +64,17 @@ class RestCodec:
             body = plain_body(request, self._bodies)
             json_bytes = _json_length(request, len(body))
             if json_bytes == 0:
-                return _Read(request, body)
+                return _Read(*astuple(request), plain=body)
             parsed = decode(body[:json_bytes], InferRequest)
-            return _Read(request, body, json_bytes, parsed, read_long(parsed))
+            return _Read(
+                *astuple(request),
+                plain=body,
+                json_bytes=json_bytes,
+                parsed=parsed,
+                found=read_long(parsed),
+            )
         except EdgefleetError as error:
-            return _Read(request, request.view, error=error)
+            return _Read(*astuple(request), plain=request.view, error=error)
 
     def read(self, request: Request, active: Release) -> Asked[Form]:
         """See ``Codec.read``."""
@@ -86,7 +95,11 @@ class RestCodec:
             parsed = decode(body[:json_bytes], InferRequest)
         max_batch = active.wanted.variant.max_batch
         inputs = read_inputs(parsed, body[json_bytes:], active.inputs, max_batch, found)
-        parameters = parsed.parameters or _NONE
+        parameters = parsed.parameters
+        if not (parameters or parsed.outputs):  # almost every request
+            names = tuple(active.datatypes)
+            return Asked(inputs, names, _VALUES * len(names), parsed.id or "")
+        parameters = parameters or _NONE
         wanted = _wanted(
             parsed.outputs or (),
             active.datatypes,
@@ -97,7 +110,7 @@ class RestCodec:
             tuple(wanted),
             tuple(wanted.values()),
             parsed.id or "",
-            timeout_us(parameters) if parameters else 0,
+            timeout_us(parameters),
         )
 
     def reply(self, answered: Answered[Form]) -> Reply:
@@ -166,34 +179,14 @@ def _is_long(answered: Answered[Form]) -> bool:
     return values >= LONG_JSON_ELEMENTS
 
 
-class _Read(Request):
+class _Read(Request, kw_only=True, eq=False):
     """A request whose JSON was read before its release was found. ``error``: it cannot be read."""
 
-    __slots__ = ("error", "found", "json_bytes", "parsed", "plain")
-
-    def __init__(
-        self,
-        request: Request,
-        plain: memoryview,
-        json_bytes: int = 0,
-        parsed: InferRequest | None = None,
-        found: Mapping[str, Tensor | Refused] = NOTHING_READ,
-        *,
-        error: EdgefleetError | None = None,
-    ) -> None:
-        super().__init__(
-            request.method,
-            request.path,
-            request.query,
-            request.headers,
-            request.raw_body,
-            peer=request.peer,
-        )
-        self.plain = plain
-        self.json_bytes = json_bytes
-        self.parsed = parsed
-        self.found = found
-        self.error = error
+    plain: memoryview
+    json_bytes: int = 0
+    parsed: InferRequest | None = None
+    found: Mapping[str, Tensor | Refused] = NOTHING_READ
+    error: EdgefleetError | None = None
 
 
 def has_long_json(request: Request) -> bool:

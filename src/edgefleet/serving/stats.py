@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, Literal
@@ -47,8 +47,13 @@ class LatencyHistogram:
         self.sum_us = 0
 
     def record(self, us: int) -> None:
-        self.sum_us += us
-        self.counts[bucket(us)] += 1
+        self.record_all((us,))
+
+    def record_all(self, durations_us: Iterable[int]) -> None:
+        counts = self.counts
+        for us in durations_us:
+            self.sum_us += us
+            counts[bucket(us)] += 1
 
     def quantile_us(self, share: float) -> int:
         """The upper edge of the bucket with quantile ``share``. 0 if nothing is counted."""
@@ -97,8 +102,7 @@ class Stats:
         ``sizes`` are their shares of it: of one request any number, else its items.
         """
         self.requests += len(took_us)
-        for us in took_us:
-            self.latency.record(us)
+        self.latency.record_all(took_us)
         self.answered_at = time.monotonic()
         if first_input is not None and first_input.size:
             if first_input.dtype.kind in "fiu":
@@ -107,8 +111,9 @@ class Stats:
                 means = _means_of_bf16(first_input, sizes)
             else:
                 return
+            bins = self.inputs
             for mean in means:
-                self.inputs[input_bin(mean)] += 1
+                bins[input_bin(mean)] += 1
 
     def scored(self, scores: Tensor, kind: Scores) -> None:
         """Count the ``scores`` of an answered request, of shape (batch, classes).
@@ -143,13 +148,16 @@ class Stats:
         """Count requests of one item each, as ``_scored`` does."""
         bins, tops = self.confidence, self.classes
         for confidence, top in zip(confidences, classes, strict=True):
-            if not math.isfinite(confidence):
+            if 0.0 <= confidence < 1.0:  # almost every confidence
+                bins[int(confidence * CONFIDENCE_BINS)] += 1
+                self.confidence_sum += confidence
+            elif math.isfinite(confidence):
+                bins[-1 if confidence > 0.0 else 0] += 1
+                self.confidence_sum += confidence > 0.0
+            else:
                 self.errors += 1
                 continue
-            share = 0.0 if confidence < 0.0 else min(confidence, 1.0)
-            self.confidence_sum += share
             self.confidence_count += 1
-            bins[min(int(share * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
             tops[top % CLASS_BINS] += 1
 
     def _scored(self, total: float, tops: Sequence[int]) -> None:

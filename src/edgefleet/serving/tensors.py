@@ -260,12 +260,11 @@ def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
 
 def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     """Whether ``shape`` has the ``declared`` sizes, of which -1 is any size."""
-    if len(shape) != len(declared):
+    if len(shape) != len(declared) or (shape and min(shape) < 0):
         return False
-    for size, wanted in zip(shape, declared, strict=True):
-        if wanted not in (size, -1) or size < 0:
-            return False
-    return True
+    if shape[1:] == declared[1:]:  # almost every tensor: at most the batch is free
+        return not shape or declared[0] in (-1, shape[0])
+    return all(wanted in (size, -1) for size, wanted in zip(shape, declared, strict=True))
 
 
 def not_finite(name: str) -> DeviceError:
@@ -303,7 +302,7 @@ def _from_json(tensor: InputTensor, datatype: Datatype) -> Tensor:
     data = bytes(tensor.data)
     if not data or data == b"null":
         raise bad_tensor(tensor.name, "The input has neither data nor binary_data_size.")
-    nested = data[1:64].lstrip().startswith(b"[")
+    nested = not data[1:2].isdigit() and data[1:64].lstrip().startswith(b"[")
     if len(data) >= LONG_JSON_BYTES and datatype not in ("BYTES", "BOOL"):
         array = _long_array(tensor, data, datatype)
         if array is not None:

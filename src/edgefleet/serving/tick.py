@@ -120,8 +120,7 @@ class Tick(Generic[Q]):
 
     def _came(self, group: Sequence[Q], inputs: Mapping[str, Tensor], inferred: Inferred) -> None:
         rows = group[0].active.rows
-        items = sum(one.items for one in group)
-        if len(group) > 1 and any(tensor.shape[:1] != (items,) for tensor in inferred[0]):
+        if len(group) > 1 and not _has_rows(inferred[0], sum([one.items for one in group])):
             if rows is not None:
                 rows.possible = False
             for one in group:
@@ -179,6 +178,11 @@ def may_batch(active: Release, inputs: Mapping[str, Tensor], items: int) -> bool
     return rows.admits(size_bytes, items) and active.times.gains(size_bytes.bit_length())
 
 
+def _has_rows(made: Sequence[Tensor], items: int) -> bool:
+    """Whether each output of a run has a row for each item."""
+    return all(tensor.shape[:1] == (items,) for tensor in made)
+
+
 def _forget(coming: "asyncio.Future[Inferred]") -> None:
     if not coming.cancelled():
         coming.exception()
@@ -191,6 +195,9 @@ def _groups(queue: Sequence[Q]) -> Iterator[list[Q]]:
         waiting.setdefault((id(one.active), one.run_outputs), []).append(one)
     for same in waiting.values():
         limit = same[0].active.wanted.variant.max_batch
+        if sum([one.items for one in same]) <= limit:
+            yield same
+            continue
         group: list[Q] = []
         items = 0
         for one in same:

@@ -1,7 +1,6 @@
 """A release in a worker process: requests to it, and its end."""
 
 import asyncio
-import contextlib
 import select
 import socket
 import time
@@ -50,7 +49,10 @@ from edgefleet.serving.worker_channel import (
 )
 from edgefleet.serving.worker_process import WorkerProcess, current_core
 
-_ENDS_BY_READING: Final = contextlib.suppress(OSError)  # the end of the worker is found there
+# The event loop is told of answers only while it awaits one: otherwise each answer that ``infer``
+# waits for would wake it, too. It is always told of the end of the worker.
+_ENDS: Final = select.EPOLLRDHUP
+_ANSWERS: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class WorkerRelease:
         self._loop = asyncio.get_running_loop()
         self._channel = process.channel
         self._arrival = select.epoll()  # the event loop would make the channel itself non-blocking
-        self._arrival.register(self._channel, select.EPOLLIN)
+        self._arrival.register(self._channel, _ANSWERS)
         self._area = SharedArea(process.memory)
         self._bodies = bodies
         self._plans: dict[tuple[object, ...], _Plan] = {}
@@ -216,7 +218,7 @@ class WorkerRelease:
             if (core := current_core()) != self._core:
                 self._process.run_on(core)
                 self._core = core
-            self._send_run(inputs, outputs)
+            self._send_run(inputs, outputs, size)
             data = self._receive(0)
             if data is not None:
                 return self._result(data, inputs, outputs)
@@ -270,6 +272,7 @@ class WorkerRelease:
                 raise error_from_code(code, text, field=field)
             case _:
                 raise DeviceError("inference_failed", self.ended or "The worker does not answer.")
+        self._arrival.modify(self._channel, _ENDS)
         self._loop.add_reader(self._arrival, self._on_readable)
 
     def _send_next(self) -> None:
@@ -282,7 +285,7 @@ class WorkerRelease:
             except EdgefleetError as error:
                 waiting.future.set_exception(error)
                 continue
-            self._send_run(waiting.inputs, waiting.outputs)
+            self._send_run(waiting.inputs, waiting.outputs, waiting.size)
             self._began(waiting)
         if self._running is None:
             self._idle.set()
@@ -292,13 +295,14 @@ class WorkerRelease:
             self._process.run_on(None)
             self._core = None
         self._running = waiting
+        self._arrival.modify(self._channel, _ANSWERS)
         self._deadline = self._loop.call_later(
             WORKER_RUN_S, self._kill, f"did not answer a request within {WORKER_RUN_S:g} s."
         )
 
-    def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> None:
+    def _send_run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str], size: int) -> None:
         tensors = inputs.values()
-        self._size = size_class(inputs)
+        self._size = size
         bodies = [self._bodies.offset(tensor) for tensor in tensors]
         key = (*inputs, *outputs, *[tensor.shape for tensor in tensors], *bodies)
         plan = self._plans.get(key) or self._plan(key, inputs, outputs, bodies)
@@ -333,8 +337,10 @@ class WorkerRelease:
         return plan
 
     def _send(self, message: bytes) -> None:
-        with _ENDS_BY_READING:
+        try:  # noqa: SIM105 - a context manager costs more
             self._channel.send(message, socket.MSG_DONTWAIT)
+        except OSError:  # the end of the worker is found by reading
+            pass
 
     def _receive(self, flags: int = socket.MSG_DONTWAIT) -> bytes | None:
         """The message that has arrived. None if there is none, or the worker has ended.
@@ -357,6 +363,7 @@ class WorkerRelease:
         if data is None or running is None:
             return
         self._running = None
+        self._arrival.modify(self._channel, _ENDS)
         self._backlog.ran(running.size)
         if self._deadline is not None:
             self._deadline.cancel()

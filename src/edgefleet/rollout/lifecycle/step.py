@@ -190,10 +190,10 @@ def _step_across(
                 "Halted by an operator: no further device gets the release; "
                 "devices that have it keep it."
             )
-            return _with_reason(_as_seen(state, event), "halted", text, "halt")
+            return _with_reason(_as_shown(state, event), "halted", text, "halt")
         case RevertRequested():
             state = _without_bake(replace(state, ended_at=None), now)
-            state = _as_seen(state, event)
+            state = _as_shown(state, event)
             return _with_reason(state, BY_HAND, "Reverted by an operator.", "revert")
         case GateFailed():
             state = _without_bake(replace(state, ended_at=None), now)
@@ -303,7 +303,7 @@ def _failed(
     return state, (_line(state, "gate", action, judgement.text),)
 
 
-def _as_seen(state: RolloutState, event: Halted | RevertRequested) -> RolloutState:
+def _as_shown(state: RolloutState, event: Halted | RevertRequested) -> RolloutState:
     """The state whose open wave keeps the judgement on which the operator acted."""
     if event.judgement is None:
         return state
