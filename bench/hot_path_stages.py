@@ -130,7 +130,7 @@ async def stages(release: ServedRelease) -> dict[str, Stage]:
     def read() -> None:
         for data in clients.requests:
             reader.buffer()[: len(data)] = data
-            taken = reader.take_whole(len(data))
+            taken = reader.whole_request(len(data))
             assert taken is not None
             reader.account(-len(taken.raw_body))
 

@@ -55,7 +55,7 @@ def test_the_figures_are_the_counters_of_each_release(host: ModelHost) -> None:
     stats.durations.ran(2, 5_000)
     stats.durations.answer(2, 1_000, 1_005_000, 1_000)
     stats.came("one")
-    host.answers.add_all("digits", "3", [("a", (1,)), ("b", (2,))])
+    host.answers.add_all("digits", "3", ["a", "b"], [(1,), (2,)])
     host.answers.label("digits", [Label(id="a", truth=1), Label(id="b", truth=9)])
     found = figures(host)
     assert (found["generation"], found["unserved"]) == (4, [])

@@ -94,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         reader = self._reader
         if not (self._running or self._blocked or reader.ready) and self._crowded is None:
-            request = reader.take_whole(nbytes)
+            request = reader.whole_request(nbytes)
             if request is not None:
                 self._answer(request)
                 return

@@ -99,7 +99,7 @@ class RequestReader:
             return memoryview(self._direct)[self._body_bytes :]
         return self._memory.buffer
 
-    def take_whole(self, size_bytes: int) -> Request | None:
+    def whole_request(self, size_bytes: int) -> Request | None:
         """The request, if the new bytes in the buffer are one request with a known head.
 
         So it is with almost every request to a model. None if ``received`` must process the bytes.
