@@ -85,6 +85,19 @@ def test_a_signature_by_a_stranger_is_refused(
     assert finals(hub, "2") == [("refused", "signature_invalid")]
 
 
+@pytest.mark.long
+def test_a_release_with_a_datatype_of_a_later_version_is_refused_and_the_device_serves_on(
+    hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
+) -> None:
+    agent, publisher = on_release_1
+    publisher.offer("2", datatype="FP4")
+    hub.wait(lambda hub: finals(hub, "2"))
+    assert finals(hub, "2") == [("refused", "signature_invalid")]
+    status = agent.status()
+    assert status is not None
+    assert (status.models[0].release, agent.check_valid()) == ("1", "1")
+
+
 def test_a_release_without_a_variant_for_the_device_is_refused(
     hub: FakeHub, on_release_1: tuple[AgentProcess, Publisher]
 ) -> None:

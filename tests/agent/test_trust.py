@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.agent.trust import Trust
 from edgefleet.base.errors import OperatorError, PublisherError
@@ -47,3 +48,14 @@ def test_a_file_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as wrong:
         Trust.load(tmp_path / "none")
     assert wrong.value.field == "trust"
+
+
+def test_a_manifest_with_a_datatype_of_a_later_version_is_refused_with_its_name() -> None:
+    later = manifest("1")
+    (variant,) = later.variants
+    tensor = replace(variant.inputs[0], datatype="FP4")  # type: ignore[arg-type] # none of today's
+    variant = replace(variant, inputs=(tensor,))
+    envelope = sign_manifest(replace(later, variants=(variant,)), KEY)
+    with pytest.raises(PublisherError, match="FP4") as refused:
+        Trust((KEY.public.text,)).open(encode(envelope))
+    assert refused.value.code == "release_file_invalid"

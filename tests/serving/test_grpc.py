@@ -293,20 +293,36 @@ REFUSED = {
     "a priority": (with_parameter("priority", uint64_param=1), INVALID, "Priorities"),
     "a bad timeout": (with_parameter("timeout", string_param="x"), INVALID, "timeout"),
     "a long id": (raw(id="x" * 257), INVALID, "256 characters"),
-    "FP16 as typed contents": (
+    **{
+        f"{datatype} as typed contents": (
+            service_pb2.ModelInferRequest(
+                model_name=datatype.lower(),
+                inputs=[
+                    service_pb2.ModelInferRequest.InferInputTensor(
+                        name="x",
+                        datatype=datatype,
+                        shape=[1, 3],
+                        contents=service_pb2.InferTensorContents(fp32_contents=[1.0] * 3),
+                    )
+                ],
+            ),
+            INVALID,
+            f"x: {datatype} has no typed contents",
+        )
+        for datatype in ("FP16", "BF16")
+    },
+    "BF16 of another size": (
         service_pb2.ModelInferRequest(
-            model_name="fp16",
+            model_name="bf16",
             inputs=[
                 service_pb2.ModelInferRequest.InferInputTensor(
-                    name="x",
-                    datatype="FP16",
-                    shape=[1, 3],
-                    contents=service_pb2.InferTensorContents(fp32_contents=[1.0] * 3),
+                    name="x", datatype="BF16", shape=[1, 3]
                 )
             ],
+            raw_input_contents=[bytes(12)],
         ),
         INVALID,
-        "no typed contents",
+        "x: BF16 [1, 3] has 6 bytes, not 12.",
     ),
     "another field": (
         service_pb2.ModelInferRequest(

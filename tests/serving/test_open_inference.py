@@ -309,7 +309,7 @@ def test_half_floats_are_json_both_ways(every_type: ServingProcess) -> None:
     assert json.loads(refused.body)["error"].startswith("FP16: data is not a FP16 tensor")
 
 
-def test_text_that_is_not_utf8_and_bfloat16_are_refused_with_a_sentence(
+def test_text_that_is_not_utf8_and_another_datatype_are_refused_with_a_sentence(
     every_type: ServingProcess,
 ) -> None:
     with triton.InferenceServerClient(every_type.address) as client:

@@ -224,3 +224,26 @@ def test_an_output_without_rows_is_for_columns_alone() -> None:
 
 def test_nothing_is_predicted_before_the_first_release() -> None:
     assert ask(Rest(ModelHost()), "predict", {"instances": [1]})[0] == 503
+
+
+def test_bf16_is_numbers_rounded_to_the_nearest() -> None:
+    seen: list[Tensor] = []
+
+    def same(inputs: Mapping[str, Tensor]) -> Tensor:
+        seen.append(inputs["x"])
+        return inputs["x"]
+
+    rest = serve({"x": ("BF16", (-1, 2))}, {"y": ("BF16", (-1, 2))}, {"y": same}, "y")
+    assert ask(rest, "predict", {"instances": [[1 + 2**-8, 0.1], [3, -4]]}) == (
+        200, {"predictions": [[1.0, 0.10009765625], [3.0, -4.0]]},
+    )  # fmt: skip
+    _, got = ask(rest, "predict", b'{"instances": [[NaN, -Infinity]]}')
+    assert (math.isnan(got["predictions"][0][0]), got["predictions"][0][1]) == (True, -math.inf)
+    assert seen[-1].view(np.uint16).tolist() == [[0x7FC0, 0xFF80]]
+    assert ask(rest, "classify", {"examples": [{"x": [0.25, 0.75]}]})[1] == {
+        "results": [[["0", 0.25], ["1", 0.75]]]
+    }
+    status, refused = ask(rest, "predict", {"instances": [[3.4e38, 0]]})
+    assert (status, refused["error"]) == (
+        400, "x: data is not a BF16 tensor: a number is too large.",
+    )  # fmt: skip

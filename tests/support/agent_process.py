@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgefleet.agent.own_files import OwnFile
 from edgefleet.agent.slots import POINTER, STATE, path, read_pointer
@@ -206,11 +207,13 @@ class Publisher:
         hangs: bool = False,
         slow: bool = False,
         description: str = "",
+        datatype: str = "",
     ) -> Offer:
         """Publish a release and make the hub offer it.
 
         Releases differ in their answers, and not in their confidence: a trial judges it.
-        A ``slow`` one takes milliseconds for its largest batch, so it runs in a thread.
+        A ``slow`` one takes milliseconds for its largest batch, so it runs in a thread. The
+        manifest says ``datatype`` of the inputs, whatever the file has.
         """
         file, golden_file = self.folder / f"{release}.onnx", self.folder / f"{release}.npz"
         model = classifier(
@@ -232,10 +235,14 @@ class Publisher:
             golden = type(golden)(
                 artifact=artifact, cases=golden.cases, min_accuracy=0.9, min_agreement=0.9
             )
+        variant = model.variant
+        if datatype:
+            tensor = replace(variant.inputs[0], datatype=datatype)  # type: ignore[arg-type] # or a later one
+            variant = replace(variant, inputs=(tensor,))
         manifest = ReleaseManifest(
             model="digits",
             release=release,
-            variants=(model.variant,),
+            variants=(variant,),
             golden=golden,
             quality=Quality(output="probabilities", scores="probabilities", min_requests=10),
             created_at=0.0,

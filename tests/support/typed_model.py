@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -20,6 +21,7 @@ VALUES = {
     "INT32": np.array([[-(2**31), 1, 2**31 - 1]], np.int32),
     "INT64": np.array([[-(2**63), 1, 2**63 - 1]], np.int64),
     "FP16": np.array([[-1.5, 0.0, 65_504.0]], np.float16),
+    "BF16": np.array([[-1.5, 0.1, 3e38]], ml_dtypes.bfloat16),
     "FP32": np.array([[-1.5, 0.1, 3e38]], np.float32),
     "FP64": np.array([[-1.5, 0.1, 1e300]], np.float64),
     "BYTES": np.array([["", "é", "a\0b"]], np.object_),

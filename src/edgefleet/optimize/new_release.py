@@ -22,7 +22,7 @@ from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.profiles import PROFILES
 from edgefleet.optimize.release_folder import RELEASE_FILE, BuiltRelease, build_release, check_batch
 from edgefleet.optimize.samples import Samples, cast, read_samples
-from edgefleet.protocol.release import Artifact, Precision, Task, TensorSpec, Variant
+from edgefleet.protocol.release import FLOATS, Artifact, Precision, Task, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.serving.model_file import ModelFacts, inspect_model
 
@@ -136,7 +136,7 @@ def class_scores(facts: ModelFacts) -> list[TensorSpec]:
     return [
         spec
         for spec in facts.outputs
-        if spec.datatype.startswith("FP") and len(spec.shape) == 2 and spec.shape[1] != 1
+        if spec.datatype in FLOATS and len(spec.shape) == 2 and spec.shape[1] != 1
     ]
 
 

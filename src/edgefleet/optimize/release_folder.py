@@ -51,6 +51,7 @@ from edgefleet.optimize.profiles import PROFILES
 from edgefleet.protocol.comparisons import Comparison, Top1
 from edgefleet.protocol.lineage import check_lineage
 from edgefleet.protocol.release import (
+    FLOATS,
     Artifact,
     Golden,
     Precision,
@@ -401,7 +402,7 @@ def _defaults(kind: str, task: Task, variant: Variant) -> dict[str, object]:
         case "map":
             return {"boxes": first.name}
         case "iou":
-            is_scores = first.datatype.startswith("FP")
+            is_scores = first.datatype in FLOATS
             return {"output": first.name, "class_axis": 1 if is_scores else -1}
         case "cosine":
             return {"output": first.name, "least": 0.99}

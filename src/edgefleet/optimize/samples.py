@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.release import TensorSpec
+from edgefleet.serving.bf16 import rounded, widened
 from edgefleet.serving.golden_set import NPY_TYPES, read_npz
 from edgefleet.serving.model_file import ModelFacts
 
@@ -92,6 +93,8 @@ def cast(array: Array, spec: TensorSpec, name: str) -> Array:
     if not whole and not np.can_cast(array.dtype, wanted, "same_kind"):
         raise _mismatch(name, f"The array is {array.dtype}, the tensor {spec.datatype}.")
     made = np.ascontiguousarray(array.astype(wanted))
+    if spec.datatype == "BF16":
+        made = np.asarray(widened(rounded(array)))
     if whole and not np.array_equal(made, array):
         raise _mismatch(name, f"Values of the array do not fit into {spec.datatype}.")
     return made

@@ -13,16 +13,18 @@ MANIFEST_TYPE: Final = "application/vnd.edgefleet.release.v1+json"
 
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64",
-    "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+    "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
 """Tensor types by their Open Inference Protocol v2 names."""
 
 LAYOUTS: Final[Mapping[Datatype, str]] = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
     "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O",
+    "FP16": "<f2", "BF16": "V2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O",
 }  # fmt: skip
-"""The elements of each type in memory, as NumPy names them."""
+"""The elements of each type in memory, as NumPy names them. It has no BF16: two bytes."""
+
+FLOATS: Final[tuple[Datatype, ...]] = ("FP16", "BF16", "FP32", "FP64")
 
 Precision = Literal["fp32", "fp16", "int8"]
 Runtime = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_.-]*$", max_length=32)]

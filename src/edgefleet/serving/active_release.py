@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Protocol
 
 from edgefleet.base.errors import PublisherError
-from edgefleet.protocol.release import Datatype, TensorSpec
+from edgefleet.protocol.release import FLOATS, Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.cpu_use import RunClock
@@ -18,8 +18,6 @@ from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import LoadedModel, QuantisedTensor, Tensor, quantised_tensors
 from edgefleet.serving.stats import Stats
 from edgefleet.serving.tensors import batch_of
-
-_SCORES: Final = ("FP16", "FP32", "FP64")
 
 Inferred = tuple[list[Tensor], int]
 """The outputs, and the time in nanoseconds that was lost on the way to a worker and back."""
@@ -241,7 +239,7 @@ def check_quality(wanted: ServedRelease) -> None:
         return
     for spec in wanted.variant.outputs:
         if spec.name == wanted.quality.output:
-            if spec.datatype in _SCORES and len(spec.shape) >= 2:
+            if spec.datatype in FLOATS and len(spec.shape) >= 2:
                 return
             raise PublisherError(
                 "release_file_invalid",

@@ -13,7 +13,8 @@ import numpy as np
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.release import Variant
 from edgefleet.protocol.wire import Wire, decode, encode, problem
-from edgefleet.serving.golden_set import read_npz
+from edgefleet.serving.bf16 import numbers
+from edgefleet.serving.golden_set import as_input, read_npz
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
 from edgefleet.serving.loading import load_model
 from edgefleet.serving.prove import answers_to
@@ -32,13 +33,15 @@ def answer(request: AnswerRequest) -> None:
     """Write the answers. Raises the errors of ``Runtime.load``, ``inference_failed``."""
     variant = request.variant
     arrays = read_npz(Path(request.inputs_path))
-    inputs = {spec.name: arrays[f"input.{spec.name}"] for spec in variant.inputs}
+    inputs = {
+        spec.name: as_input(arrays[f"input.{spec.name}"], spec.datatype) for spec in variant.inputs
+    }
     model = load_model(Path(request.artifact_path), variant, warm=False).model
     names = [spec.name for spec in variant.outputs]
     made, _ = answers_to(model, variant, inputs, names)
     texts = {spec.name for spec in variant.outputs if spec.datatype == "BYTES"}
     arrays = {
-        f"output.{name}": array.astype(np.str_) if name in texts else array
+        f"output.{name}": array.astype(np.str_) if name in texts else numbers(array)
         for name, array in made.items()
     }
     np.savez_compressed(request.answers_path, allow_pickle=False, **arrays)

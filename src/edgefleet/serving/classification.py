@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.serving.bf16 import numbers
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.tensors import not_finite
 
@@ -26,6 +27,7 @@ def classified(name: str, scores: Tensor, k: int) -> Tensor:
     The first of several sizes is the batch. Equal values are in the order of their classes. Raises
     DeviceError ``inference_failed`` for scores that are not numbers.
     """
+    scores = numbers(scores)
     if scores.dtype.kind == "f" and not np.isfinite(scores).all():
         raise not_finite(name)
     batch = scores.shape[:1] if scores.ndim > 1 else ()

@@ -26,6 +26,7 @@ from edgefleet.protocol.comparisons import (
     compared_outputs,
 )
 from edgefleet.protocol.release import Datatype, TensorSpec
+from edgefleet.serving.bf16 import rounded, widened
 from edgefleet.serving.limits import (
     GOLDEN_ARRAYS,
     GOLDEN_BYTES,
@@ -38,9 +39,12 @@ from edgefleet.serving.limits import (
 NPY_TYPES: Final[Mapping[Datatype, str]] = {
     "BOOL": "|b1", "UINT8": "|u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
     "INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+    "FP16": "<f2", "BF16": "<f4", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-"""NumPy's name of each datatype, for the arrays of a golden set. BYTES is ``<U`` and a size."""
+"""NumPy's name of each datatype, for the arrays of a golden set: BF16 is FP32.
+
+BYTES is ``<U`` and a size.
+"""
 
 _TEXT: Final = re.compile(r"<U[1-9]\d{0,5}")
 
@@ -59,6 +63,7 @@ _NPY_HEADER: Final = re.compile(
 class GoldenSet:
     """The arrays of a golden set by tensor name, cases first.
 
+    ``inputs`` are as the model gets them, BF16 in ``bf16.BF16``; the others are numbers.
     ``outputs`` are the reference outputs that are compared, or all. ``truth`` and ``labels`` are
     empty and None if the set has none.
     """
@@ -95,7 +100,7 @@ def read_golden(
         raise _mismatch(f"output.{missing[0]}", f"The model has no output {missing[0]!r}.")
     found = GoldenSet(
         cases=cases,
-        inputs={one.name: _fitting(arrays, f"input.{one.name}", one, cases) for one in inputs},
+        inputs={one.name: _input(arrays, f"input.{one.name}", one, cases) for one in inputs},
         outputs={
             one.name: _fitting(arrays, f"output.{one.name}", one, cases)
             for one in outputs
@@ -240,8 +245,24 @@ def _first_rows(archive: zipfile.ZipFile, name: str, spec: TensorSpec, count: in
         data = head[header.end() :]
         data += file.read(max(0, needed - len(data)))
     array = np.frombuffer(data[:needed], dtype).reshape(rows, *shape[1:])
-    found = _fitting({name: array}, name, spec, rows)
+    found = _input({name: array}, name, spec, rows)
     return found.astype(object) if spec.datatype == "BYTES" else found
+
+
+def as_input(array: NDArray[Any], datatype: Datatype) -> NDArray[Any]:
+    """An array of a golden set as the model gets it."""
+    return rounded(array) if datatype == "BF16" else array
+
+
+def _input(
+    arrays: Mapping[str, NDArray[Any]], key: str, spec: TensorSpec, cases: int
+) -> NDArray[Any]:
+    """See ``as_input``. A value that is not exact in the datatype is refused."""
+    array = _fitting(arrays, key, spec, cases)
+    found = as_input(array, spec.datatype)
+    if spec.datatype == "BF16" and not np.array_equal(widened(found), array, equal_nan=True):
+        raise _mismatch(key, "A value is not exact in BF16: round the inputs before saving.")
+    return found
 
 
 def _array(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:

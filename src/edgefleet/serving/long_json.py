@@ -9,12 +9,14 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from edgefleet.protocol.wire import encode
+from edgefleet.serving.bf16 import BF16, from_numbers, numbers
 from edgefleet.serving.runtime import Tensor
 
 T = TypeVar("T")
@@ -59,12 +61,13 @@ def decode_numbers(
     else:
         return None
     array = np.empty(count, dtype)
+    packed = from_numbers if dtype == BF16 else partial(np.array, dtype=dtype)
     filled = 0
     while at < end:
         cut = text.find(b",", min(at + _PIECE_BYTES, end), end)
         cut = end if cut < 0 else cut
         values = decoder.decode(b"[%b]" % text[at:cut])
-        array[filled : filled + len(values)] = np.array(values, dtype)
+        array[filled : filled + len(values)] = packed(values)
         filled += len(values)
         at = cut + 1
     return array if filled == count else None
@@ -92,4 +95,4 @@ def encoded(
 
 def _values(flat: Tensor) -> Iterator[bytes]:
     for at in range(0, len(flat), _PIECE_VALUES):
-        yield encode(flat[at : at + _PIECE_VALUES].tolist())[1:-1]
+        yield encode(numbers(flat[at : at + _PIECE_VALUES]).tolist())[1:-1]

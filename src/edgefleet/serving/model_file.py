@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ONNX_TYPES: Final[Mapping[str, Datatype]] = {
     "BOOL": "BOOL", "UINT8": "UINT8", "UINT16": "UINT16", "UINT32": "UINT32", "UINT64": "UINT64",
     "INT8": "INT8", "INT16": "INT16", "INT32": "INT32", "INT64": "INT64",
-    "FLOAT16": "FP16", "FLOAT": "FP32", "DOUBLE": "FP64", "STRING": "BYTES",
+    "FLOAT16": "FP16", "BFLOAT16": "BF16", "FLOAT": "FP32", "DOUBLE": "FP64", "STRING": "BYTES",
 }  # fmt: skip
 _RUNTIME_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 

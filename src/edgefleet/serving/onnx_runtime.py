@@ -1,10 +1,14 @@
 """ONNX Runtime, on the CPU or with TensorRT, with options for a device that has other work."""
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from edgefleet.base.errors import DeviceError, PublisherError
 from edgefleet.protocol.release import Datatype, TensorSpec, Variant
+from edgefleet.serving.bf16 import BF16
 from edgefleet.serving.checked_file import CheckedFile
 from edgefleet.serving.cpu_use import foreign_threads
 from edgefleet.serving.runtime import (
@@ -27,10 +31,12 @@ _TYPES: Final[Mapping[str, Datatype]] = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_BF16: Final = 16  # the number of BFLOAT16 in ONNX's TensorProto
 _CPU: Final = "CPUExecutionProvider"
 
 
@@ -61,7 +67,8 @@ class OnnxRuntime:
         self._check_used(session)
         _check_specs("inputs", session.get_inputs(), variant.inputs)
         _check_specs("outputs", session.get_outputs(), variant.outputs)
-        return _OnnxModel(session, sorted(foreign_threads() - earlier))
+        model = _Bf16Model if _has_bf16(variant) else _OnnxModel
+        return model(session, sorted(foreign_threads() - earlier))
 
     def _chosen(self, ort: Any, variant: Variant) -> list[object]:
         """The providers with their options, as a session takes them."""
@@ -145,7 +152,8 @@ class _Bound:
             (self._binding.bind_output, outputs),
         ):
             for name, array in arrays.items():
-                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+                element = _BF16 if array.dtype == BF16 else array.dtype.type
+                bind(name, "cpu", 0, element, array.shape, array.ctypes.data)
 
     def __call__(self) -> None:
         try:
@@ -173,6 +181,57 @@ class _OnnxModel:
 
     def close(self) -> None:
         self._session = None
+
+
+class _Bf16Model(_OnnxModel):
+    """A model with a BF16 tensor, which ``run`` of the session neither takes nor gives."""
+
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        try:
+            given = {name: _ort_value(array) for name, array in inputs.items()}
+            made = self._session.run_with_ort_values(list(outputs), given)
+            return [_array_of(value) for value in made]
+        except Exception as error:  # the runtime has a separate class for each failure
+            raise run_failed(error) from error
+
+
+def _ort_value(array: Tensor) -> Any:
+    """A value of the runtime in the memory of ``array``."""
+    import onnxruntime  # noqa: PLC0415 - loaded already
+
+    array = np.ascontiguousarray(array)
+    if array.dtype != BF16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BF16)
+
+
+def _array_of(value: Any) -> Tensor:
+    """The array of a value of the runtime. BF16 is copied: the runtime has no array of it."""
+    if value.element_type() != _BF16:
+        made: Tensor = value.numpy()
+        return made
+    if value.device_name().lower() != "cpu":
+        raise DeviceError("inference_failed", f"An output is in memory of {value.device_name()}.")
+    array = np.empty(value.shape(), BF16)
+    if array.size:
+        ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
+    return array
+
+
+def _has_bf16(variant: Variant) -> bool:
+    """Raises PublisherError ``model_unsupported`` for inputs that Python cannot give together."""
+    if all(spec.datatype != "BF16" for spec in (*variant.inputs, *variant.outputs)):
+        return False
+    for spec in variant.inputs:
+        if spec.datatype == "BYTES":
+            raise PublisherError(
+                "model_unsupported",
+                f"Input {spec.name} is BYTES, and another tensor is BF16: ONNX Runtime for Python "
+                "has no such model.",
+                field="variant.inputs",
+                hint="Cast the BF16 tensors to FP32 in the graph.",
+            )
+    return True
 
 
 def _check_specs(side: str, nodes: Sequence[Any], specs: tuple[TensorSpec, ...]) -> None:

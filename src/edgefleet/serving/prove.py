@@ -20,6 +20,7 @@ from edgefleet.protocol.comparisons import Comparison, Top1, compared_outputs
 from edgefleet.protocol.release import Golden, TensorSpec, Variant
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.serving.bf16 import all_numbers
 from edgefleet.serving.comparisons import Tensors, against_labels, compare, worst_case
 from edgefleet.serving.golden_set import GoldenSet, read_golden
 from edgefleet.serving.limits import PROVE_STDIN_BYTES
@@ -44,7 +45,8 @@ def prove(request: ProveRequest) -> ProveResult:
     comparison = golden.comparison or Top1(output=variant.outputs[0].name)
     try:
         cases = _read_cases(Path(request.golden_path), golden, variant)
-        got, took_us = answers_to(model, variant, cases.inputs, compared_outputs(comparison))
+        made, took_us = answers_to(model, variant, cases.inputs, compared_outputs(comparison))
+        got = all_numbers(made)
         accuracy = _accuracy(comparison, got, cases)
         agreement = compare(comparison, got, cases.outputs)
     except EdgefleetError as error:

@@ -8,7 +8,7 @@ from typing import Final
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.comparisons import Top1, compared_outputs, comparison_name
-from edgefleet.protocol.release import Quality, ReleaseManifest, Task, TensorSpec, Variant
+from edgefleet.protocol.release import FLOATS, Quality, ReleaseManifest, Task, TensorSpec, Variant
 
 COMPARISONS: Final[Mapping[Task, tuple[str, ...]]] = {
     "classification": ("", "top1"),
@@ -46,7 +46,7 @@ def check_precisions(variants: tuple[Variant, ...]) -> None:
 
 def check_scores(quality: Quality, spec: TensorSpec, field: str = "quality.output") -> None:
     """Raises PublisherError ``release_file_invalid`` if an output has no class scores."""
-    if len(spec.shape) != 2 or not spec.datatype.startswith("FP"):
+    if len(spec.shape) != 2 or spec.datatype not in FLOATS:
         raise _invalid(
             field,
             f"Output {spec.name!r} is {spec.datatype} of shape {spec.shape}.",

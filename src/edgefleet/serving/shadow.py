@@ -12,6 +12,7 @@ from edgefleet.protocol.comparisons import Comparison, Top1, compared_outputs
 from edgefleet.protocol.release import Quality, TensorSpec, Variant
 from edgefleet.protocol.serving import ServedShadow
 from edgefleet.protocol.shadow import ShadowStatus
+from edgefleet.serving.bf16 import all_numbers
 from edgefleet.serving.comparisons import compare, worst_case
 from edgefleet.serving.limits import DETAIL_CHARS, SHADOW_BYTES
 from edgefleet.serving.run_times import bytes_of
@@ -191,6 +192,7 @@ def agreement_of(
 
     Answers of other shapes, and those that a plug-in cannot compare, do not agree.
     """
+    got, wanted = all_numbers(got), all_numbers(wanted)
     try:
         agreement = compare(comparison, got, wanted)
         if agreement >= 1:

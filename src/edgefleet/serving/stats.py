@@ -22,6 +22,7 @@ from edgefleet.protocol.bins import (
 )
 from edgefleet.protocol.device import REFUSAL_CHARS, Sketches
 from edgefleet.protocol.serving import LiveStats
+from edgefleet.serving.bf16 import BF16, widened
 from edgefleet.serving.durations import Durations
 from edgefleet.serving.limits import INPUT_SAMPLE, SKETCH_BUCKETS
 from edgefleet.serving.refused import example_of, kind_of
@@ -103,9 +104,15 @@ class Stats:
         self.requests += len(took_us)
         self.latency.record_all(took_us)
         self.answered_at = time.monotonic()
-        if first_input is not None and first_input.size and first_input.dtype.kind in "fiu":
+        if first_input is not None and first_input.size:
+            if first_input.dtype.kind in "fiu":
+                means = _means(first_input, sizes)
+            elif first_input.dtype == BF16:
+                means = _means_of_bf16(first_input, sizes)
+            else:
+                return
             bins = self.inputs
-            for mean in _means(first_input, sizes):
+            for mean in means:
                 bins[input_bin(mean)] += 1
 
     def scored(self, scores: Tensor, kind: Scores) -> None:
@@ -278,17 +285,30 @@ def _means(values: Tensor, sizes: Sequence[int]) -> list[float]:
     rows = values.reshape(len(sizes), -1)
     count = rows.shape[1]
     if count > INPUT_SAMPLE:
-        step = count // _SAMPLED_RUNS
-        runs = rows[:, : step * _SAMPLED_RUNS].reshape(len(sizes), _SAMPLED_RUNS, step)
-        rows = runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS].reshape(len(sizes), -1)
+        rows = _sample(rows)
         count = INPUT_SAMPLE
     totals: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
     return [total / count for total in totals]
 
 
+def _means_of_bf16(values: Tensor, sizes: Sequence[int]) -> list[float]:
+    """As ``_means``. Of a large request no more than the sample is widened."""
+    if len(sizes) == 1 and values.size > INPUT_SAMPLE:
+        values = _sample(values.reshape(1, -1))
+    return _means(widened(values), sizes)
+
+
+def _sample(rows: Tensor) -> Tensor:
+    step = rows.shape[1] // _SAMPLED_RUNS
+    runs = rows[:, : step * _SAMPLED_RUNS].reshape(len(rows), _SAMPLED_RUNS, step)
+    return runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS].reshape(len(rows), -1)
+
+
 def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:
     """The confidence and the top class of each item. A confidence may be not finite."""
     rows = scores.reshape(-1, scores.shape[-1])
+    if rows.dtype.kind == "V":
+        rows = widened(rows)
     if kind == "probabilities" and rows.size <= _FEW_SCORES:  # less than a call of NumPy costs
         listed: list[list[float]] = rows.tolist()
         tops = [max(row) for row in listed]

@@ -19,6 +19,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.wire import Wire
+from edgefleet.serving.bf16 import BF16, from_numbers, is_finite, widened
 from edgefleet.serving.limits import ID_CHARS, LONG_JSON_BYTES, RANK, TENSORS
 from edgefleet.serving.long_json import decode_numbers
 from edgefleet.serving.refused import Refused, shown
@@ -26,7 +27,10 @@ from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
 
 Parameters = dict[str, bool | int | float | str | None]
 
-_ELEMENTS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
+_ELEMENTS: Final[Mapping[str, Any]] = {
+    "b": bool, "i": int, "u": int, "f": float, "V": float, "O": str,
+}  # fmt: skip
+_NO_NUMPY: Final = frozenset({"BYTES", "BF16"})
 NOTHING_READ: Final[Mapping[str, "Tensor | Refused"]] = {}
 _JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
@@ -185,8 +189,11 @@ def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]
 def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
     """An array of ``data``. It is copied only if it is not aligned."""
     count = math.prod(shape)
-    if datatype == "BYTES":
-        return np.array(_texts(name, data, count), dtype=object).reshape(shape)
+    if datatype in _NO_NUMPY:
+        if datatype == "BYTES":
+            return np.array(_texts(name, data, count), dtype=object).reshape(shape)
+        if len(data) == count * BF16.itemsize:
+            return from_binary(name, data, "UINT16", shape).view(BF16)
     dtype = NUMPY_TYPES[datatype]
     if len(data) != count * dtype.itemsize:
         raise bad_tensor(
@@ -215,16 +222,22 @@ def to_json(name: str, array: Tensor) -> list[Any]:
 
     Raises DeviceError ``inference_failed`` for numbers that are not finite, which the model made.
     """
+    if array.dtype.kind != "f":
+        return to_json(name, widened(array)) if array.dtype == BF16 else array.ravel().tolist()
     values = array.ravel().tolist()
     # A finite sum has finite terms, and costs less to check for a short answer.
-    if array.dtype.kind == "f" and not math.isfinite(sum(values)):
+    if not math.isfinite(sum(values)):
         check_finite(name, array)
     return values
 
 
 def check_finite(name: str, array: Tensor) -> None:
     """Raises DeviceError ``inference_failed`` for numbers that have no JSON."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype == BF16:
+        finite = is_finite(array)
+    else:
+        finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    if not finite:
         raise not_finite(name)
 
 
@@ -324,7 +337,7 @@ def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int)
         array = _packed(values, dtype) if depth == 1 else None
         if array is None:
             with np.errstate(over="raise"):
-                array = np.array(values, dtype)
+                array = from_numbers(values) if dtype == BF16 else np.array(values, dtype)
     except (
         msgspec.MsgspecError,
         ValueError,

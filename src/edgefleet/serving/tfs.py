@@ -30,6 +30,7 @@ _TYPES: Final[Mapping[Datatype, str]] = {
     "INT32": "DT_INT32",
     "INT64": "DT_INT64",
     "FP16": "DT_HALF",
+    "BF16": "DT_BFLOAT16",
     "FP32": "DT_FLOAT",
     "FP64": "DT_DOUBLE",
     "BYTES": "DT_STRING",

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import Refusal
-from edgefleet.protocol.release import TensorSpec
+from edgefleet.protocol.release import FLOATS, TensorSpec
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.bf16 import numbers
 from edgefleet.serving.bodies import plain_body
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.inference import Answered, Asked
@@ -35,8 +36,6 @@ from edgefleet.serving.tfs_values import (
 
 Form = str  # the field of the request: instances or inputs
 Verb = Literal["classify", "regress"]
-
-_FLOATS: Final = ("FP16", "FP32", "FP64")
 
 
 class PredictCodec:
@@ -69,7 +68,7 @@ class PredictCodec:
     def reply(self, answered: Answered[Form]) -> Reply:
         """See ``Codec.reply``."""
         asked = answered.asked
-        tensors = [(name, answered.made[name]) for name in asked.outputs]
+        tensors = [(name, numbers(answered.made[name])) for name in asked.outputs]
         if asked.form == "instances":
             items = batch_of(asked.inputs)
             for name, tensor in tensors:
@@ -132,7 +131,7 @@ class ExamplesCodec:
 
     def reply(self, answered: Answered[str]) -> Reply:
         """See ``Codec.reply``."""
-        tensor = answered.made[answered.asked.form]
+        tensor = numbers(answered.made[answered.asked.form])
         results: list[Any]
         if self._verb == "regress":
             results = tensor.reshape(-1).tolist()
@@ -210,7 +209,7 @@ def _class_output(active: Release) -> str:
     quality = active.wanted.quality
     if quality is not None:
         return quality.output
-    found = [one for one in active.outputs if one.datatype in _FLOATS and len(one.shape) == 2]
+    found = [one for one in active.outputs if one.datatype in FLOATS and len(one.shape) == 2]
     return _only(found, "classify", "one output of class scores")
 
 
