@@ -63,7 +63,7 @@ def weights_digest(module: Any) -> str:
     """Of the names, types and bytes of all weights and buffers."""
     digest = sha256()
     state: Any = module.state_dict  # a property of an ExportedProgram
-    weights: dict[str, Any] = state() if callable(state) else state
+    weights: Any = state() if callable(state) else state
     for name, tensor in sorted(weights.items()):
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
