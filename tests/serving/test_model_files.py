@@ -363,9 +363,10 @@ def test_a_bomb_that_declares_its_size_is_not_unpacked(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bomb = npz({"label.npy": bytes(2 << 20)})
-    monkeypatch.setattr(golden_set, "GOLDEN_UNPACKED_BYTES", 1 << 20)
+    file.write_bytes(bomb)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
-    assert golden_refusal(file, bomb) is None
+    with pytest.raises(PublisherError, match="unpacks to more than 1048576 bytes"):
+        golden_set.read_npz(file, unpacked_bytes=1 << 20)
 
 
 def test_a_bomb_that_lies_about_its_size_is_unpacked_no_further(file: Path) -> None:

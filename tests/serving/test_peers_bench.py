@@ -107,10 +107,9 @@ def test_an_environment_that_cannot_be_made_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fake.txt").write_text("not a requirement ==\n")
-    monkeypatch.setattr(serving_peer, "LOCKS", tmp_path)
     monkeypatch.setenv("EDGEFLEET_PEERS", str(tmp_path / "cache"))
     with pytest.raises(serving_peer.Missing, match=r"not installed: (?!no reason)"):
-        serving_peer.environment("fake")
+        serving_peer.environment("fake", tmp_path)
     assert not list((tmp_path / "cache").glob("*/ready"))
 
 
