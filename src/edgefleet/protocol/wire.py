@@ -1,7 +1,8 @@
 """Encoding of wire types as JSON, and strict decoding with typed errors."""
 
 import re
-from typing import Annotated, Final, TypeVar
+import threading
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +12,12 @@ from edgefleet.base.errors import EdgefleetError, error_from_code
 T = TypeVar("T")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`")
 _UNKNOWN_HINT: Final = "Unknown field: correct its name, or remove it."
+
+
+# msgspec reads the fields of a type when it first needs them, and two threads that do so at once
+# can end the process. So a decoder is made by one thread at a time, with all types inside of it.
+_MAKING: Final = threading.Lock()
+_DECODERS: Final[dict[object, "msgspec.json.Decoder[Any]"]] = {}
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +32,7 @@ def encode(value: object) -> bytes:
 def decode(data: bytes | bytearray | memoryview, kind: type[T], *, code: str = "bad_request") -> T:
     """Read ``kind`` from JSON. Raises the error of ``code`` with the path of the invalid field."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        decoded: T = (_DECODERS.get(kind) or _make_decoder(kind)).decode(data)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").lstrip(".")
@@ -37,6 +44,12 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], *, code: str = "
         raise error_from_code(code, f"Invalid JSON: {error}.") from error
     except RecursionError as error:
         raise error_from_code(code, "The JSON is nested too deeply.") from error
+    return decoded
+
+
+def _make_decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
+    with _MAKING:
+        return _DECODERS.setdefault(kind, msgspec.json.Decoder(kind))
 
 
 class Problem(Wire, frozen=True, kw_only=True):
