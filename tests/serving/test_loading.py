@@ -114,7 +114,7 @@ def test_what_is_not_the_artifact_is_refused(model: TinyModel, tmp_path: Path, k
 
 def test_no_descriptor_is_left_open(model: TinyModel) -> None:
     load_model(model.path, model.variant)
-    gc.collect()  # what other tests of this process have left open closes now
+    gc.collect()  # descriptors that other tests of this process left open close now
     before = len(list(Path("/proc/self/fd").iterdir()))
     load_model(model.path, model.variant)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
