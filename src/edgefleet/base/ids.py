@@ -1,7 +1,8 @@
 """Identifiers: name checks, device hashes and new ids."""
 
 import re
-from hashlib import blake2b, sha256
+from hashlib import blake2b, file_digest, sha256
+from pathlib import Path
 from typing import Final
 
 from edgefleet.base.entropy import Entropy
@@ -33,6 +34,12 @@ def device_hash(device_id: str) -> int:
 def sha256_hex(data: bytes) -> str:
     """The SHA-256 of ``data`` in hexadecimal: the name of an artifact with these bytes."""
     return sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, which is read piece by piece. Raises OSError."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def new_id(prefix: str, now: float, entropy: Entropy) -> str:

@@ -3,13 +3,13 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import to_builtins
 
 from edgefleet.base.errors import EdgefleetError, PublisherError
+from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.array_files import arrays_digest
 from edgefleet.optimize.cache import Cache, key_of
 from edgefleet.optimize.child import ChildLimits, run_child
@@ -132,9 +132,7 @@ class Builder:
 
 
 def _built(recipe: Recipe, path: Path, facts: ModelFacts) -> Built:
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-        return Built(recipe, path, digest, file.tell(), facts)
+    return Built(recipe, path, file_sha256(path), path.stat().st_size, facts)
 
 
 def copy_built(built: Built, path: Path) -> None:

@@ -10,9 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+
+from edgefleet.base.ids import file_sha256
 
 _INDEX: Final = "entry.json"
 _FORMAT: Final = 1
@@ -78,6 +80,5 @@ def _digests(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _INDEX:
-            with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = file_digest(file, "sha256").hexdigest()
+            found[str(path.relative_to(folder))] = file_sha256(path)
     return found

@@ -15,11 +15,12 @@ import numpy as np
 from edgefleet.optimize.array_files import read_arrays
 from edgefleet.optimize.child import serve_child
 from edgefleet.optimize.measurement import Latency
-from edgefleet.optimize.run_process import batch_of, rows_of
+from edgefleet.optimize.run_process import rows_of
 from edgefleet.protocol.release import Variant
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.checked_file import checked
 from edgefleet.serving.limits import WARM_UP_RUNS
+from edgefleet.serving.prove import run_batch
 from edgefleet.serving.runtime import LoadedModel, runtime_for
 
 _BATCHES: Final = 4  # different ones: some models take longer on some inputs
@@ -46,7 +47,7 @@ class LatencyAnswer(Wire, frozen=True, kw_only=True):
 def measure(request: LatencyRequest) -> LatencyAnswer:
     """Measure. Raises the errors of ``Runtime.load`` and of the runs."""
     inputs = read_arrays(Path(request.inputs))
-    batch = batch_of(request.variants[0])
+    batch = run_batch(request.variants[0])
     batches = [
         {name: rows_of(array, number, batch) for name, array in inputs.items()}
         for number in range(_BATCHES)

@@ -17,9 +17,10 @@ from edgefleet.optimize.latency_process import LatencyAnswer, LatencyRequest
 from edgefleet.optimize.limits import LATENCY_LEAST_RUNS, LATENCY_RUNS, LATENCY_S
 from edgefleet.optimize.measurement import Latency
 from edgefleet.optimize.profiles import Profile
-from edgefleet.optimize.run_process import RunAnswer, RunRequest, batch_of
+from edgefleet.optimize.run_process import RunAnswer, RunRequest
 from edgefleet.optimize.transfer_size import compressed_size, delta_size
 from edgefleet.protocol.release import Artifact, Variant
+from edgefleet.serving.prove import run_batch
 from edgefleet.serving.runtime import named_runtime
 
 _RUN: Final = "edgefleet.optimize.run_process"
@@ -72,7 +73,7 @@ class Measurer:
             built=built,
             outputs=read_arrays(folder / "outputs"),
             delta_bytes=self._delta(built),
-            batch=batch_of(self.variant(built)),
+            batch=run_batch(self.variant(built)),
             **facts,
         )
 

@@ -10,7 +10,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +18,19 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.profiles import PROFILES
 from edgefleet.optimize.release_folder import RELEASE_FILE, BuiltRelease, build_release, check_batch
 from edgefleet.optimize.samples import Samples, cast, read_samples
-from edgefleet.protocol.release import FLOATS, Artifact, Precision, Task, TensorSpec, Variant
+from edgefleet.protocol.release import (
+    FLOATS,
+    Artifact,
+    Precision,
+    Task,
+    TensorSpec,
+    Variant,
+    fixed_batch,
+)
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.serving.model_file import ModelFacts, inspect_model
 
@@ -159,8 +167,7 @@ def draft_of(facts: ModelFacts, samples: Samples, wanted: Wanted) -> Draft:
             field="samples",
             hint="Add them: numpy.savez(file, X=inputs, y=right_answers).",
         )
-    fixed = [spec.shape[0] for spec in facts.inputs if spec.shape[0] != -1]
-    max_batch = wanted.max_batch or (min(fixed) if fixed else None)
+    max_batch = wanted.max_batch or fixed_batch(facts.inputs)
     check_batch(facts, max_batch or -1, "max_batch")
     return Draft(wanted, facts, task, named.get(wanted.output, first), max_batch)
 
@@ -249,13 +256,11 @@ def _variants(draft: Draft) -> list[VariantFile]:
 
 def _variant(draft: Draft, model: Path) -> Variant:
     """A variant with which the model is asked on this machine."""
-    with model.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
     return Variant(
         profile=draft.wanted.profiles[0],
         runtime=draft.facts.runtimes[0],
         precision=draft.wanted.precision,
-        artifact=Artifact(sha256=digest, size_bytes=model.stat().st_size),
+        artifact=Artifact(sha256=file_sha256(model), size_bytes=model.stat().st_size),
         inputs=draft.facts.inputs,
         outputs=draft.facts.outputs,
         max_batch=draft.max_batch or 1,

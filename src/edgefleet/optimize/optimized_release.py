@@ -24,6 +24,7 @@ from edgefleet.optimize.new_release import (
 )
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.samples import Array, Samples
+from edgefleet.protocol.release import fixed_batch
 from edgefleet.protocol.serving import ProveResult
 
 POOL_CASES: Final = 2_000  # of the evaluation data, from which the golden set is chosen
@@ -87,7 +88,7 @@ def _golden_rows(
     """The rows of the golden set: as many as leave no changed answer unnoticed."""
     pool = _rows(samples, POOL_CASES)
     inputs = _part(samples, pool).inputs
-    is_open = all(spec.shape[0] == -1 for spec in unchanged.built.facts.inputs)
+    is_open = fixed_batch(unchanged.built.facts.inputs) is None
     has_channels = is_open and unchanged.built.recipe.runtime == "onnx"
     observed = Observed(
         task=draft.task,
@@ -111,12 +112,11 @@ def _copy(folder: Path, one: Chosen, files: dict[str, str]) -> VariantFile:
         name = f"{profile.name}-{steps or 'unchanged'}{built.path.suffix}"
         shutil.copyfile(built.path, folder / name)
         files[built.sha256] = name
-    fixed = [spec.shape[0] for spec in built.facts.inputs if spec.shape[0] != -1]
     return VariantFile(
         profile=profile.name,
         precision=built.recipe.precision,
         file=files[built.sha256],
-        max_batch=min(fixed) if fixed else profile.max_batch,
+        max_batch=fixed_batch(built.facts.inputs) or profile.max_batch,
         memory_limit_mib=profile.memory_limit_mib,
     )
 

@@ -17,7 +17,7 @@ from edgefleet.protocol.release import Variant
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.checked_file import checked
 from edgefleet.serving.limits import WARM_UP_RUNS
-from edgefleet.serving.prove import answers_to
+from edgefleet.serving.prove import answers_to, run_batch
 from edgefleet.serving.runtime import runtime_for
 
 
@@ -57,14 +57,8 @@ def run(request: RunRequest) -> RunAnswer:
     return RunAnswer(peak_memory_bytes=peak)
 
 
-def batch_of(variant: Variant) -> int:
-    """The fixed batch of the model, else the largest batch of the variant."""
-    fixed = [spec.shape[0] for spec in variant.inputs if spec.shape[0] != -1]
-    return fixed[0] if fixed else variant.max_batch
-
-
 def _first_batch(array: Array, variant: Variant) -> Array:
-    return rows_of(array, 0, batch_of(variant))
+    return rows_of(array, 0, run_batch(variant))
 
 
 def rows_of(array: Array, number: int, batch: int) -> Array:

@@ -1,10 +1,10 @@
 """Reads the float model of a publisher, and finds the operators that it has."""
 
 from collections.abc import Sequence
-from hashlib import file_digest
 from pathlib import Path
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.source_model import SourceModel
 from edgefleet.serving.model_file import inspect_model
 
@@ -17,8 +17,7 @@ def read_source(path: Path) -> SourceModel:
     """
     try:
         facts = inspect_model(path)
-        with path.open("rb") as file:
-            return SourceModel(path, facts, file_digest(file, "sha256").hexdigest())
+        return SourceModel(path, facts, file_sha256(path))
     except OSError as error:
         raise PublisherError(
             "not_a_model", f"{path} cannot be read: {error.strerror}.", field="model"

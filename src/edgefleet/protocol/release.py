@@ -1,6 +1,6 @@
 """Release manifests and the envelopes in which publishers sign them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
@@ -43,6 +43,11 @@ class TensorSpec(Wire, frozen=True, kw_only=True):
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+
+
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """The batch with which a model was exported. None: it takes any."""
+    return next((spec.shape[0] for spec in inputs if spec.shape[0] != -1), None)
 
 
 class Artifact(Wire, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.protocol.comparisons import Comparison, Top1, compared_outputs
-from edgefleet.protocol.release import Golden, TensorSpec, Variant
+from edgefleet.protocol.release import Golden, TensorSpec, Variant, fixed_batch
 from edgefleet.protocol.serving import ProveRequest, ProveResult
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.bf16 import all_numbers
@@ -164,7 +164,7 @@ def answers_to(
     model which works for one batch size only is found here. Raises DeviceError
     ``inference_failed``, PublisherError ``model_unsupported``.
     """
-    size, cases = _batch(variant), len(inputs[variant.inputs[0].name])
+    size, cases = run_batch(variant), len(inputs[variant.inputs[0].name])
     if variant.inputs[0].shape[0] == -1:
         for count in {1, size}:
             first = {name: np.repeat(array[:1], count, axis=0) for name, array in inputs.items()}
@@ -222,10 +222,9 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return np.concatenate(parts)
 
 
-def _batch(variant: Variant) -> int:
+def run_batch(variant: Variant) -> int:
     """The batch size: the model's fixed batch, else the variant's largest one."""
-    fixed = [spec.shape[0] for spec in variant.inputs if spec.shape[0] != -1]
-    return fixed[0] if fixed else variant.max_batch
+    return fixed_batch(variant.inputs) or variant.max_batch
 
 
 def _filled(inputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:

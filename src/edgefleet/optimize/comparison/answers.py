@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.accuracy import judge_accuracy
+from edgefleet.optimize.array_files import arrays_digest
 from edgefleet.optimize.evaluation_data import EvaluationData
 from edgefleet.optimize.judgement import AccuracyProof
 from edgefleet.optimize.measurement import Latency, Measurement
@@ -135,13 +135,10 @@ def _data(samples: Samples, output: TensorSpec, *, is_classes: bool) -> Evaluati
 
 def _measured(score: Score, made: Mapping[str, NDArray[Any]]) -> Measurement:
     """The fields of a measurement that a comparison of accuracy reads. Latency is not measured."""
-    digest = sha256()
-    for name in sorted(made):
-        digest.update(f"{name} {made[name].dtype} {made[name].shape}".encode())
-        digest.update(np.ascontiguousarray(made[name]).tobytes())
+    digest = arrays_digest(made)
     return Measurement(
         recipe=Recipe(runtime="onnx"),
-        sha256=digest.hexdigest(),
+        sha256=digest,
         size_bytes=0,
         compressed_bytes=0,
         delta_bytes=None,
@@ -151,5 +148,5 @@ def _measured(score: Score, made: Mapping[str, NDArray[Any]]) -> Measurement:
         latency=_NO_LATENCY,
         peak_memory_bytes=0,
         batch=1,
-        outputs_digest=digest.hexdigest(),
+        outputs_digest=digest,
     )

@@ -1,17 +1,17 @@
 """Compares two models: sizes, operators, interface and weights, and their answers to samples."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
+from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.comparison.answers import SampleComparison
 from edgefleet.optimize.comparison.weights import distances, median_distance
 from edgefleet.optimize.inspection.fit import precision
-from edgefleet.optimize.inspection.graph import operators, parameters
+from edgefleet.optimize.inspection.graph import ModelGraph, operators, parameters
 from edgefleet.optimize.inspection.inspect import read_graph
 from edgefleet.optimize.transfer_size import compressed_size, delta_size
 from edgefleet.protocol.interface import variant_changes
-from edgefleet.protocol.release import Artifact, Variant
+from edgefleet.protocol.release import Artifact, Variant, fixed_batch
 from edgefleet.protocol.wire import Wire
 from edgefleet.serving.model_file import ModelFacts, inspect_model
 
@@ -60,15 +60,17 @@ def compare_files(before: Path, after: Path, profile: str = "") -> FileCompariso
     """Compare two model files, without samples. Raises the errors of ``inspect_model``."""
     facts = inspect_model(before), inspect_model(after)
     apart = distances(before, after, facts)
+    old, new = (file_variant(*one) for one in zip((before, after), facts, strict=True))
+    graphs = [
+        read_graph(path, one, _BATCH) for path, one in zip((before, after), facts, strict=True)
+    ]
     return FileComparison(
         profile=profile,
-        before=_file_facts(before, facts[0]),
-        after=_file_facts(after, facts[1]),
+        before=_file_facts(before, old.artifact, graphs[0]),
+        after=_file_facts(after, new.artifact, graphs[1]),
         delta_bytes=delta_size(after, before),
-        operators=tuple(_operators(before, after, facts)),
-        interface=tuple(
-            variant_changes(file_variant(before, facts[0]), file_variant(after, facts[1]))
-        ),
+        operators=tuple(_operators(*graphs)),
+        interface=tuple(variant_changes(old, new)),
         compared_weights=len(apart),
         median_distance=median_distance(apart),
     )
@@ -76,42 +78,31 @@ def compare_files(before: Path, after: Path, profile: str = "") -> FileCompariso
 
 def file_variant(path: Path, facts: ModelFacts) -> Variant:
     """A variant with which the file is compared and run on this machine."""
-    fixed = [spec.shape[0] for spec in facts.inputs if spec.shape[0] != -1]
     return Variant(
         profile="compared",
         runtime=facts.runtimes[0],
         precision="fp32",
-        artifact=Artifact(sha256=_digest(path), size_bytes=path.stat().st_size),
+        artifact=Artifact(sha256=file_sha256(path), size_bytes=path.stat().st_size),
         inputs=facts.inputs,
         outputs=facts.outputs,
-        max_batch=fixed[0] if fixed else _BATCH,
+        max_batch=fixed_batch(facts.inputs) or _BATCH,
         memory_limit_mib=_MEMORY_MIB,
     )
 
 
-def _file_facts(path: Path, facts: ModelFacts) -> FileFacts:
-    graph = read_graph(path, facts, _BATCH)
+def _file_facts(path: Path, artifact: Artifact, graph: ModelGraph) -> FileFacts:
     return FileFacts(
-        sha256=_digest(path),
-        size_bytes=path.stat().st_size,
+        sha256=artifact.sha256,
+        size_bytes=artifact.size_bytes,
         compressed_bytes=compressed_size(path),
         precision=precision(graph),
         parameters=parameters(graph),
     )
 
 
-def _operators(
-    before: Path, after: Path, facts: tuple[ModelFacts, ModelFacts]
-) -> Iterator[OperatorChange]:
+def _operators(before: ModelGraph, after: ModelGraph) -> Iterator[OperatorChange]:
     """The types of which the files have different numbers."""
-    old, new = (
-        {one.operator: one.count for one in operators(read_graph(path, fact, _BATCH))}
-        for path, fact in zip((before, after), facts, strict=True)
-    )
+    old, new = ({one.operator: one.count for one in operators(graph)} for graph in (before, after))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name, 0) != new.get(name, 0):
             yield OperatorChange(operator=name, before=old.get(name, 0), after=new.get(name, 0))
-
-
-def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()

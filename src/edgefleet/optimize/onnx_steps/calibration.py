@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData
 from edgefleet.optimize.samples import Array
-from edgefleet.protocol.release import TensorSpec
+from edgefleet.protocol.release import TensorSpec, fixed_batch
 
 BATCH: Final = 16
 
@@ -27,8 +27,8 @@ class BatchReader:
     def __init__(self, calibration: CalibrationData, inputs: tuple[TensorSpec, ...]) -> None:
         self._inputs: Arrays = {spec.name: calibration.inputs[spec.name] for spec in inputs}
         self._cases = len(calibration)
-        fixed = [spec.shape[0] for spec in inputs if spec.shape[0] != -1]
-        self._batch, self._filled = (fixed[0], True) if fixed else (BATCH, False)
+        fixed = fixed_batch(inputs)
+        self._batch, self._filled = fixed or BATCH, fixed is not None
         self._next, self._end = 0, len(self)
 
     def __len__(self) -> int:
