@@ -12,10 +12,10 @@ from edgefleet.base.errors import PublisherError
 from edgefleet.examples import FOLDER
 from edgefleet.optimize.lineage import (
     LINEAGE_FILE,
-    machine_facts,
     tool_versions,
     write_lineage,
 )
+from edgefleet.optimize.machine import machine_facts
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.protocol.lineage import LINEAGE_BYTES, read_lineage
 from edgefleet.protocol.release import Golden, Quality, ReleaseManifest, Task, Variant

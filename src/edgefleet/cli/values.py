@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -100,6 +101,7 @@ DURATION: Final = Duration()
 RATE: Final = Rate()
 WAVES: Final = Waves()
 LABEL: Final = Label()
+FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def duration(seconds: float) -> str:

@@ -60,19 +60,20 @@ class Devices:
         self._profiles: set[str] = set()
         self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
-        self._removed: dict[int, float] = {}  # when, of those whose removal ``load`` has to repeat
 
-    def load(self) -> None:
-        """Restore all devices from the store. Those in ``removed_on_load`` are removed later."""
+    def load(self) -> Mapping[int, float]:
+        """Restore all devices from the store.
+
+        Returns the rows of those that were removed, and when: their removal is to be repeated.
+        """
+        removed: dict[int, float] = {}
         for device in self._store.reader.load_devices():
             self._add(device)
+            if device.removed_at is not None:
+                removed[device.row] = device.removed_at
         for at in self._store.reader.load_standings():
-            if at.row not in self._removed:
+            if at.row not in removed:
                 self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
-
-    def removed_on_load(self) -> Mapping[int, float]:
-        """The rows that ``load`` found removed, with the times. They are given once."""
-        removed, self._removed = self._removed, {}
         return removed
 
     # Enrolment.
@@ -282,8 +283,6 @@ class Devices:
         self._profiles.add(device.facts.profile)
         if device.enrolled_as is not None:
             self._credential_names[row] = device.enrolled_as.partition("/")[0]
-        if device.removed_at is not None:
-            self._removed[row] = device.removed_at
 
     def _shared(self, facts: Facts) -> Facts:
         if len(self._shared_facts) < SHARED_FACTS:

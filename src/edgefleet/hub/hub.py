@@ -191,13 +191,13 @@ class Hub:
     def load(self) -> None:
         """Restore the state in memory from the store, then start the writer thread."""
         self.registry.load()
-        self._devices.load()
+        removed = self._devices.load()
         self._rollout_commands.load()
         self.restored.load()
         for stored in self._store.reader.load_outcomes():
             self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
             self._metrics.outcomes[stored.outcome.kind.value] += 1
-        for row, at in self._devices.removed_on_load().items():
+        for row, at in removed.items():
             self._engine.remove_device(row, at)
         self.copied.load()
         self._truth.load()

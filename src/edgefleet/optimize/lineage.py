@@ -1,8 +1,6 @@
 """Writes the lineage of variants as ``protocol.lineage`` describes it."""
 
-import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,9 +32,7 @@ from edgefleet.protocol.wire import encode
 LINEAGE_FILE: Final = "lineage.json"
 _TOOLS: Final = ("edgefleet", "onnx", "onnxruntime", "numpy", "onnxslim", "ai-edge-litert",
                  "ai-edge-quantizer", "skl2onnx")  # fmt: skip
-_CPU_FLAGS: Final = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _SINGLE_CASES: Final = ("cases", "resampled")  # they say much of the data, and are long
-_CPU_FACTS: Final = ("model name", "flags", "Features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +111,6 @@ def tool_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def machine_facts() -> dict[str, object]:
-    """The machine on which figures were measured: without names of hosts or users."""
-    facts: dict[str, object] = {
-        "system": sys.platform,
-        "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-    }
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return facts
-    cpu: dict[str, str] = {}
-    for line in lines:
-        name, colon, text = line.partition(":")
-        if colon and name.strip() in _CPU_FACTS:
-            cpu.setdefault(name.strip(), text.strip())
-    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
-    return facts | {
-        "cpu": cpu.get("model name", ""),
-        "instructions": [flag for flag in _CPU_FLAGS if flag in flags],
-    }
 
 
 def _dependencies(making: Making) -> list[Resource]:

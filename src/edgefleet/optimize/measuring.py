@@ -1,7 +1,6 @@
 """Measures candidates in child processes: answers, memory, sizes, and latency of all together."""
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +14,7 @@ from edgefleet.optimize.child import ChildLimits, run_child
 from edgefleet.optimize.evaluation_data import Arrays
 from edgefleet.optimize.latency_process import LatencyAnswer, LatencyRequest
 from edgefleet.optimize.limits import LATENCY_LEAST_RUNS, LATENCY_RUNS, LATENCY_S
+from edgefleet.optimize.machine import machine_facts
 from edgefleet.optimize.measurement import Latency
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.run_process import RunAnswer, RunRequest
@@ -176,9 +176,5 @@ def _versions(runtime: str) -> Mapping[str, str]:
 @cache
 def _machine() -> str:
     """The CPU of this machine: latencies of another one say nothing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
-    return f"{platform.machine()} {name}".strip()
+    facts = machine_facts()
+    return f"{facts['architecture']} {facts.get('cpu', '')}".strip()

@@ -23,7 +23,7 @@ from edgefleet.optimize.new_release import (
     truth_of,
 )
 from edgefleet.optimize.profiles import Profile
-from edgefleet.optimize.samples import Array, Samples
+from edgefleet.optimize.samples import Array, Samples, evenly
 from edgefleet.protocol.release import fixed_batch
 from edgefleet.protocol.serving import ProveResult
 
@@ -86,7 +86,7 @@ def _golden_rows(
     draft: Draft, samples: Samples, unchanged: Chosen, chosen: Sequence[Chosen]
 ) -> Array:
     """The rows of the golden set: as many as leave no changed answer unnoticed."""
-    pool = _rows(samples, POOL_CASES)
+    pool = evenly(len(next(iter(samples.inputs.values()))), POOL_CASES)
     inputs = _part(samples, pool).inputs
     is_open = fixed_batch(unchanged.built.facts.inputs) is None
     has_channels = is_open and unchanged.built.recipe.runtime == "onnx"
@@ -119,12 +119,6 @@ def _copy(folder: Path, one: Chosen, files: dict[str, str]) -> VariantFile:
         max_batch=fixed_batch(built.facts.inputs) or profile.max_batch,
         memory_limit_mib=profile.memory_limit_mib,
     )
-
-
-def _rows(samples: Samples, cases: int) -> Array:
-    count = len(next(iter(samples.inputs.values())))
-    found: Array = np.unique(np.linspace(0, count - 1, min(cases, count)).astype(np.int64))
-    return found
 
 
 def _part(samples: Samples, rows: Array) -> Samples:

@@ -22,7 +22,8 @@ from edgefleet.optimize.evidence import write_evidence
 from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
-from edgefleet.optimize.lineage import Making, machine_facts, tool_versions
+from edgefleet.optimize.lineage import Making, tool_versions
+from edgefleet.optimize.machine import machine_facts
 from edgefleet.optimize.measurement import Budget, Latency
 from edgefleet.optimize.measuring import Measurer, RunFacts
 from edgefleet.optimize.metrics.by_task import evaluate, metric_for
@@ -112,6 +113,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
+    earlier = _earlier(request.baseline)
     end = time.monotonic() + request.time_s
     cache = Cache(request.cache_dir or default_folder())
     with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
@@ -127,7 +129,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             runtime = _runtime(profile, sources)
             measurer = Measurer(
                 cache, profile, work / "evaluation", digest, _threads(request, profile),
-                _earlier(request.baseline, profile),
+                earlier.get(profile.name),
             )  # fmt: skip
             bench = _Bench(builder, measurer, data, metric)
             left = (end - time.monotonic()) / (len(profiles) - place)
@@ -265,10 +267,9 @@ def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
     return wanted if wanted in sources else next(iter(sources))
 
 
-def _earlier(folder: Path | None, profile: Profile) -> Path | None:
-    """The artifact of the profile in an earlier release folder. None: there is none."""
+def _earlier(folder: Path | None) -> dict[str, Path]:
+    """The artifacts in an earlier release folder, by profile."""
     if folder is None:
-        return None
+        return {}
     built = build_release(folder, created_at=0.0)
-    found = [one for one in built.manifest.variants if one.profile == profile.name]
-    return built.files[found[0].artifact.sha256] if found else None
+    return {one.profile: built.files[one.artifact.sha256] for one in built.manifest.variants}

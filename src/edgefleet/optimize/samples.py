@@ -59,7 +59,7 @@ def read_samples(
     for name, array in named:
         if array.ndim == 0 or len(array) != count:
             raise _mismatch(name, f"It has the shape {array.shape}, and there are {count} samples.")
-    rows = np.unique(np.linspace(0, count - 1, min(cases, count)).astype(np.int64))
+    rows = evenly(count, cases)
     return Samples(
         inputs={spec.name: cast(inputs[spec.name][rows], spec, spec.name) for spec in facts.inputs},
         truth=None if truth is None else truth[rows],
@@ -70,6 +70,11 @@ def read_samples(
             if spec.name in outputs
         },
     )
+
+
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of ``count`` rows, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
 
 
 def cast(array: Array, spec: TensorSpec, name: str) -> Array:

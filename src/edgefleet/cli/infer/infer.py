@@ -13,6 +13,7 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.infer.options import Given, check_outputs, inference_options
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.values import FILE
 
 
 @verb(
@@ -37,7 +38,7 @@ from edgefleet.cli.invocation import Invocation, pass_invocation
 )
 @click.option(
     "--classes",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FILE,
     help="Text file with the names of the classes, one a line.",
 )
 @click.option("--id", "request_id", metavar="ID", help="Id of the request, to label it later.")

@@ -13,7 +13,7 @@ from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
-from edgefleet.cli.values import percent, size
+from edgefleet.cli.values import FILE, percent, size
 
 if TYPE_CHECKING:
     from edgefleet.optimize.comparison.compare import FileComparison
@@ -37,7 +37,7 @@ Pair = tuple[str, Path, Path, "Variant | None", "Variant | None"]
 @click.argument("after", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--samples",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="Inputs X, and right answers y if there are any, as numpy.savez writes them.",
 )
 @click.option(

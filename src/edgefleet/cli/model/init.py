@@ -12,7 +12,7 @@ from edgefleet.cli.command import verb
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts
-from edgefleet.cli.values import WrongValue, percent
+from edgefleet.cli.values import FILE, WrongValue, percent
 from edgefleet.protocol.release import Precision, Task, Variant
 from edgefleet.protocol.serving import ProveResult
 from edgefleet.protocol.wire import Wire
@@ -71,13 +71,13 @@ class Pair(click.ParamType[tuple[str, object]]):
 @click.option(
     "--file",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="The model, ONNX or TFLite.",
 )
 @click.option(
     "--samples",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="Inputs X and right answers y, as numpy.savez writes them, samples first.",
 )
 @click.option("--model", required=True, metavar="NAME", help="The model's name.")

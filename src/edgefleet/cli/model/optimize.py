@@ -12,7 +12,7 @@ from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.model.init import Pair
 from edgefleet.cli.screen import table
-from edgefleet.cli.values import DURATION, RATE, size
+from edgefleet.cli.values import DURATION, FILE, RATE, size
 from edgefleet.protocol.release import Task
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="Inputs from which ranges are found: 100 to 500 cases of the training data, as .npz.",
 )
 @click.option(
     "--evaluate",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="Inputs X and right answers y that were not trained on, as .npz.",
 )
 @click.option("--model", required=True, metavar="NAME", help="The model's name.")

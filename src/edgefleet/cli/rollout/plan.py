@@ -11,6 +11,7 @@ from edgefleet.cli.connect import reach
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.rollout.options import knob_options, spec_of
+from edgefleet.cli.values import FILE
 
 
 @verb(
@@ -28,7 +29,7 @@ from edgefleet.cli.rollout.options import knob_options, spec_of
 )
 @click.option(
     "--file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="The plan as TOML (docs/rollouts.md); options take precedence.",
 )
 @knob_options
