@@ -18,7 +18,7 @@ __all__ = ["optimize"]
 
 
 def _silent(_line: str) -> None:
-    """Progress that nobody reads."""
+    """The default: no progress is shown."""
 
 
 def optimize(

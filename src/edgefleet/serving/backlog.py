@@ -11,7 +11,7 @@ from edgefleet.base.errors import NetworkError, Overloaded
 from edgefleet.serving.limits import QUEUED
 
 _WEIGHT: Final = 0.25  # of the newest run in the mean
-_RETRY_S: Final = (1.0, 60.0)  # a client is told a pause between these
+_RETRY_S: Final = (1.0, 60.0)  # bounds of the pause that a client is asked for
 
 
 class Backlog:
