@@ -55,6 +55,10 @@ ROLLOUTS_SHOWN: Final = 100
 STANDING_FLUSH_S: Final = 2.0
 STANDINGS_PER_WRITE: Final = 5_000
 
+# How often the pages of finished rollouts are stored, and how many are copied at one time.
+SNAPSHOT_S: Final = 60.0
+PAGES_AT_ONCE: Final = 4
+
 # The history chart of a rollout.
 HISTORY_S: Final = 3_600
 HISTORY_POINTS_SHOWN: Final = 240

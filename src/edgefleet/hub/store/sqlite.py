@@ -15,6 +15,7 @@ import msgspec
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.migrations import migrate, packaged
+from edgefleet.hub.store.pages import PageWriter
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding, StoredTruth
 from edgefleet.hub.store.writer import Writer
@@ -34,7 +35,8 @@ class SqliteStore:
     def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
         self._writing = writing
         self.reader = Reader(reading)
-        self.writer: Writer  # from ``start`` on
+        self.writer: Writer  # from ``start`` on, as ``pages``
+        self.pages: PageWriter
         self.started = False
 
     @classmethod
@@ -54,6 +56,7 @@ class SqliteStore:
     def start(self, observe: Callable[[float], None]) -> None:
         """Start the writer thread. ``observe`` is called with the seconds of each commit."""
         self.writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+        self.pages = PageWriter(self.writer)
         self.started = True
 
     async def close(self) -> None:
@@ -151,7 +154,11 @@ class SqliteStore:
         """Store the engine's state and its audit lines in one transaction."""
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO rollout VALUES (?, ?)", (rollout, state))
+            connection.execute(
+                "INSERT INTO rollout SELECT ?, ?, coalesce(max(number), 0) FROM outcome WHERE true"
+                " ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+                (rollout, state),
+            )
             _audit(connection, lines, now)
 
         return self.writer.submit(job, committed)
