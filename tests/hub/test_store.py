@@ -378,7 +378,7 @@ def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> Non
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(OperatorError, match="store_foreign"):
+    with pytest.raises(OperatorError, match="data_dir_damaged"):
         SqliteStore.open(tmp_path / "hub.sqlite")
 
 

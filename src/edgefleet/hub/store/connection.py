@@ -1,0 +1,64 @@
+"""Connections to the hub's database, also on a disk that cannot be written."""
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from edgefleet.hub.limits import LOCK_WAIT_S
+from edgefleet.hub.store.faults import cannot_write, damaged, is_damaged, store_error
+
+
+class Opened(NamedTuple):
+    """A connection in autocommit mode. ``can_write`` is False if it never will."""
+
+    connection: sqlite3.Connection
+    can_write: bool
+
+
+def connect(path: Path) -> Opened:
+    """Open or create the database. On a full or read-only disk it can only be read.
+
+    Raises OperatorError ``data_dir_damaged``, or DeviceError ``disk_full``, ``disk_readonly`` or
+    ``overloaded`` if the database cannot be read either.
+    """
+    try:
+        try:
+            return Opened(_open(_uri(path)), can_write=True)
+        except sqlite3.Error as error:
+            if not cannot_write(error) or _has_log(path):
+                raise
+        # Without a log, the file has all that was committed, and no other file is needed.
+        return Opened(_open(f"{_uri(path)}?mode=ro&immutable=1"), can_write=False)
+    except sqlite3.Error as error:
+        if is_damaged(error):
+            raise damaged(f"{path} cannot be read as a database: {error}.") from error
+        raise store_error(error) from error
+
+
+def connect_to_write(path: Path) -> sqlite3.Connection:
+    """A connection that was opened for writing. Raises ``sqlite3.Error``."""
+    return _open(_uri(path))
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
