@@ -9,10 +9,10 @@ from edgefleet.hub.store.faults import cannot_write, damaged, is_damaged, store_
 
 
 class Opened(NamedTuple):
-    """A connection in autocommit mode. ``can_write`` is False if it never will."""
+    """A connection in autocommit mode. ``refused`` is why it will never write, if it will not."""
 
     connection: sqlite3.Connection
-    can_write: bool
+    refused: sqlite3.Error | None = None
 
 
 def connect(path: Path) -> Opened:
@@ -21,27 +21,19 @@ def connect(path: Path) -> Opened:
     Raises OperatorError ``data_dir_damaged``, or DeviceError ``disk_full``, ``disk_readonly`` or
     ``overloaded`` if the database cannot be read either.
     """
+    uri = path.absolute().as_uri()
     try:
         try:
-            return Opened(_open(_uri(path)), can_write=True)
+            return Opened(_open(uri))
         except sqlite3.Error as error:
             if not cannot_write(error) or _has_log(path):
                 raise
-        # Without a log, the file has all that was committed, and no other file is needed.
-        return Opened(_open(f"{_uri(path)}?mode=ro&immutable=1"), can_write=False)
+            # Without a log, the file has all that was committed, and no other file is needed.
+            return Opened(_open(f"{uri}?mode=ro&immutable=1"), error)
     except sqlite3.Error as error:
         if is_damaged(error):
             raise damaged(f"{path} cannot be read as a database: {error}.") from error
         raise store_error(error) from error
-
-
-def connect_to_write(path: Path) -> sqlite3.Connection:
-    """A connection that was opened for writing. Raises ``sqlite3.Error``."""
-    return _open(_uri(path))
-
-
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()
 
 
 def _open(uri: str) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
-from edgefleet.hub.store.connection import Opened, connect, connect_to_write
+from edgefleet.hub.store.connection import Opened, connect
 from edgefleet.hub.store.faults import cannot_write, damaged, store_error
 from edgefleet.hub.store.log_check import check_log
 from edgefleet.hub.store.migrations import migrate, packaged
@@ -68,7 +68,7 @@ class SqliteStore:
             asyncio.get_running_loop(),
             observe=observe,
             reopen=self._open_again,
-            can_write=self._writing.can_write,
+            refused=self._writing.refused,
         )
         self.started = True
 
@@ -78,10 +78,17 @@ class SqliteStore:
         fault = self.writer.fault if self.started else None
         return fault.code if fault else ""
 
-    def _open_again(self) -> sqlite3.Connection:
-        writing = connect_to_write(self._path)
-        self.reader.use(connect_to_write(self._path))
-        return writing
+    async def _open_again(self, old: sqlite3.Connection) -> Opened:
+        """Replace both connections. On the loop, where no query of the reader is under way.
+
+        SQLite shares the index of the log between the connections of a process, so none may remain
+        that was opened while the disk was read-only.
+        """
+        self.reader.close()
+        old.close()
+        opened = connect(self._path)
+        self.reader.use(connect(self._path).connection)
+        return opened
 
     async def close(self) -> None:
         """Commit the queued writes, then close both connections."""

@@ -9,16 +9,18 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
 from edgefleet.hub.limits import REOPEN_AFTER_S, WRITES_PER_COMMIT, WRITES_WAITING
+from edgefleet.hub.store.connection import Opened
 from edgefleet.hub.store.faults import LOCKED, is_read_only, primary_code, store_error
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
+Reopen = Callable[[sqlite3.Connection], Coroutine[None, None, Opened]]
 
 
 @dataclass(slots=True)
@@ -36,9 +38,9 @@ class Writer:
     ``observe`` is called after each commit with its duration in seconds. ``writes`` counts the
     committed jobs. ``fault`` is what kept the last commit from the disk, None if it is there.
 
-    SQLite never writes through a connection that it opened while the disk could not be written
-    (``can_write`` is False, or a commit fails for it). Then later commits use the connection that
-    ``reopen`` returns, or raise its error.
+    SQLite never writes through a connection that it opened while the disk could not be written.
+    ``refused`` says so of ``connection``, and a commit may fail for it. Then later commits use the
+    connection that ``reopen``, called on the loop with the old one, returns; at most one a second.
     """
 
     def __init__(
@@ -47,14 +49,13 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         *,
         observe: Callable[[float], None] = lambda _seconds: None,
-        reopen: Callable[[], sqlite3.Connection] | None = None,
-        can_write: bool = True,
+        reopen: Reopen | None = None,
+        refused: sqlite3.Error | None = None,
     ) -> None:
         self._connection = connection
         self._reopen = reopen
-        self._read_only = not can_write
-        self._tried_at = -REOPEN_AFTER_S
-        self._refused: Exception | None = None
+        self._refused: Exception | None = refused
+        self._opened_at = time.monotonic()
         self.fault: EdgefleetError | None = None
         self._loop = loop
         self._observe = observe
@@ -132,13 +133,14 @@ class Writer:
                 waiting.error = failure
             if isinstance(failure, EdgefleetError) and primary_code(error) not in (0, *LOCKED):
                 self.fault = failure
-            self._read_only = self._read_only or is_read_only(error)
+            if is_read_only(error):
+                self._refused = error
         else:
             self.fault = None
 
     def _transaction(self, batch: Sequence[_Waiting]) -> None:
-        if self._read_only:
-            self._open_again()
+        if self._refused is not None:
+            self._open_again(self._refused)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for waiting in batch:
@@ -149,18 +151,14 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _open_again(self) -> None:
-        """Replace a connection that never writes. Raises the error of the last attempt."""
+    def _open_again(self, refused: Exception) -> None:
+        """Replace a connection that never writes. Raises ``refused`` if it is too early."""
         now = time.monotonic()
-        if self._reopen is not None and now - self._tried_at >= REOPEN_AFTER_S:
-            self._tried_at = now
-            try:
-                old, self._connection = self._connection, self._reopen()
-            except sqlite3.Error as error:
-                self._refused = error
-            else:
-                self._read_only, self._refused = False, None
-                old.close()
+        if self._reopen is None or now - self._opened_at < REOPEN_AFTER_S:
+            raise refused
+        self._opened_at = now
+        opening = asyncio.run_coroutine_threadsafe(self._reopen(self._connection), self._loop)
+        self._connection, self._refused = opening.result()
         if self._refused is not None:
             raise self._refused
 
