@@ -86,14 +86,7 @@ class DataDir:
         Raises OperatorError ``data_dir_damaged``.
         """
         text = self._secret("hub.secret", lambda: entropy.token(SECRET_BYTES).hex())
-        try:
-            secret = bytes.fromhex(text)
-        except ValueError:
-            secret = b""
-        if len(secret) != SECRET_BYTES:
-            path = self.root / "hub.secret"
-            raise damaged(f"{path} is damaged. Every device's credential depends on it.")
-        return secret
+        return _hub_secret(text, self.root / "hub.secret")
 
     def reachable(self) -> Reachable | None:
         """The addresses of the last hub of this folder. None if there was none."""
@@ -131,13 +124,7 @@ class DataDir:
         path = self.root / name
         if not path.exists():
             self._replace(name, make().encode() + b"\n", _PRIVATE)
-        try:
-            text = path.read_bytes().decode("ascii").strip()
-        except UnicodeDecodeError as error:
-            raise damaged(f"{path} is damaged: it is no ASCII text.") from error
-        if not text:
-            raise damaged(f"{path} is empty.")
-        return text
+        return _read_secret(path)
 
     def _replace(self, name: str, data: bytes, mode: int) -> None:
         """Replace a file atomically and durably."""
@@ -164,3 +151,39 @@ def _lock_file(root: Path) -> int:
         if error.errno not in _UNWRITABLE:
             raise
     return os.open(path if path.exists() else root, os.O_RDONLY)
+
+
+def check_secrets(root: Path) -> list[str]:
+    """What is wrong with the secrets of a data folder, as sentences."""
+    faults = list[str]()
+    for name in ("operator.token", "hub.secret"):
+        path = root / name
+        try:
+            text = _read_secret(path)
+            if name == "hub.secret":
+                _hub_secret(text, path)
+        except OSError as error:
+            faults.append(f"{path} cannot be read: {error.strerror}.")
+        except OperatorError as error:
+            faults.append(error.message)
+    return faults
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise damaged(f"{path} is damaged: it is no ASCII text.") from error
+    if not text:
+        raise damaged(f"{path} is empty.")
+    return text
+
+
+def _hub_secret(text: str, path: Path) -> bytes:
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET_BYTES:
+        raise damaged(f"{path} is damaged. Every device's credential depends on it.")
+    return secret

@@ -1,11 +1,18 @@
 """Connections to the hub's database, also on a disk that cannot be written."""
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgefleet.hub.limits import LOCK_WAIT_S
 from edgefleet.hub.store.faults import cannot_write, damaged, is_damaged, store_error
+
+_WRITING: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+)
 
 
 class Opened(NamedTuple):
@@ -21,10 +28,19 @@ def connect(path: Path) -> Opened:
     Raises OperatorError ``data_dir_damaged``, or DeviceError ``disk_full``, ``disk_readonly`` or
     ``overloaded`` if the database cannot be read either.
     """
+    return _typed(path, "", _WRITING)
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, also while a hub writes. Raises as ``connect`` does."""
+    return _typed(path, "?mode=ro", ()).connection
+
+
+def _typed(path: Path, mode: str, settings: Sequence[str]) -> Opened:
     uri = path.absolute().as_uri()
     try:
         try:
-            return Opened(_open(uri))
+            return Opened(_open(uri + mode, settings))
         except sqlite3.Error as error:
             if not cannot_write(error) or _has_log(path):
                 raise
@@ -36,14 +52,13 @@ def connect(path: Path) -> Opened:
         raise store_error(error) from error
 
 
-def _open(uri: str) -> sqlite3.Connection:
+def _open(uri: str, settings: Sequence[str] = ()) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        for setting in settings:
+            connection.execute(setting)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error:
         connection.close()
