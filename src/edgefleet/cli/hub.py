@@ -64,7 +64,7 @@ def backup(invocation: Invocation, folder: Path, keep: int | None) -> Exit:
 
     A backup has the database, the secrets and the artifacts of all releases. The artifacts in
     FOLDER are shared by its backups, so a further backup copies only the new ones. The secrets are
-    not encrypted: whoever can read FOLDER can act as the hub.
+    not encrypted: a person who can read FOLDER can act as the hub.
 
     Exit code 1 if an artifact of the data folder is missing or damaged; all else is in the backup.
     """

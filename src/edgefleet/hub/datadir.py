@@ -154,7 +154,7 @@ def _lock_file(root: Path) -> int:
 
 
 def check_secrets(root: Path) -> list[str]:
-    """What is wrong with the secrets of a data folder, as sentences."""
+    """The faults of the secrets of a data folder, as sentences."""
     faults = list[str]()
     for name in ("operator.token", "hub.secret"):
         path = root / name

@@ -214,7 +214,7 @@ class Hub:
         self._store.start(self._metrics.commit_seconds.observe)
 
     def check_database(self) -> str:
-        """What SQLite finds wrong with the database. Empty if it finds nothing."""
+        """A fault of the database that SQLite finds. Empty if it finds none."""
         return self._store.reader.check()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the database of a backup, or of a hub, names."""
+"""The devices, releases and artifacts that a database names."""
 
 from contextlib import closing
 from pathlib import Path

@@ -38,7 +38,7 @@ class Reader:
         self._connection.close()
 
     def check(self) -> str:
-        """What SQLite finds wrong with the database. Empty if it finds nothing.
+        """A fault of the database that SQLite finds. Empty if it finds none.
 
         Reads the whole database.
         """
