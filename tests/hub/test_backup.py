@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -205,7 +205,7 @@ class _CutError(Exception):
 
 
 @contextmanager
-def cut_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cut_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """End the restore before its ``number``-th file."""
     left = number
 
