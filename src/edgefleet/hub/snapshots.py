@@ -69,8 +69,15 @@ class Snapshots:
 
         Raises DeviceError ``overloaded`` or ``disk_full``; the next call tries again.
         """
-        while await self._save_some():
+        while self._is_due() and await self._save_some():
             pass
+
+    def _is_due(self) -> bool:
+        """True if a page or an outcome is not in the snapshot. Nothing is written otherwise."""
+        finished = self._engine.finished
+        if self._unused or finished.due(self._clock.now()) or finished.outdated():
+            return True
+        return self._metrics.outcomes.total() != sum(self._last.counts.values())
 
     async def _save_some(self) -> bool:
         """Store at most ``PAGES_AT_ONCE`` pages. Returns whether more are due."""

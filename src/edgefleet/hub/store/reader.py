@@ -42,6 +42,19 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
+    def check(self) -> str:
+        """A fault of the database that SQLite finds. Empty if it finds none.
+
+        Reads the whole database.
+        """
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        return "" if found == "ok" else str(found)
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Read from ``connection`` from now on. Queries under way end on the old one."""
+        self._connection = connection
+        self.pages = PageReader(connection)
+
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows. Equal facts and equal labels are shared."""
         read_facts = lru_cache(_TEXTS_KEPT)(msgspec.json.Decoder(Facts).decode)
