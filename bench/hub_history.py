@@ -151,7 +151,7 @@ def build(folder: Path, devices: int) -> None:
     engine = engine_with(SITES * 2)
     rollouts = [finish_rollout(engine, site) for site in range(SITES)]
     key = PublisherKey.generate()
-    facts = msgspec.json.encode(Facts(profile="generic_x86")).decode()
+    facts = msgspec.json.encode(Facts(profile="generic_x86", agent_version="1")).decode()
     with closing(sqlite3.connect(folder / "hub.sqlite")) as database:
         database.execute(
             "INSERT INTO trust VALUES (?, 'bench', ?)", (key.public.keyid, key.public.text)

@@ -146,7 +146,7 @@ def test_a_sealed_ledger_takes_five_bytes_for_a_row_and_not_the_width_of_the_fle
     [
         lambda data: data[:-1],
         lambda data: b"",
-        lambda data: b"x" + data[1:],
+        lambda data: b"?" + data[1:],
         lambda data: encode_page(msgspec.structs.replace(decode_page(data), bits=b"\x02")),
         lambda data: encode_page(msgspec.structs.replace(decode_page(data), format=2)),
     ],

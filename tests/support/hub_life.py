@@ -57,8 +57,8 @@ def refused(*codes: str) -> Iterator[None]:
 class Life:
     """Random requests to a hub, drawn from a seed.
 
-    With ``ends`` many rollouts finish: they have no bake, and devices report the kinds of outcomes
-    that end a trial. Labels of devices change as well.
+    With ``ends`` many rollouts finish: they have no bake, and most reports end a trial. Labels of
+    devices change as well.
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class Life:
         draw = self._draw
         device = draw.choice(self._devices)
         rollouts = [*self._offered[device.name] * 4, "unknown"]  # the fields that a device can know
-        kinds = [kind for kind in OutcomeKind if not (self._ends and kind in _STARTS)]
+        starts = not self._ends or draw.random() < 0.15
+        kinds = [kind for kind in OutcomeKind if starts or kind not in _STARTS]
         outcomes = [
             Outcome(
                 id=f"o{draw.randrange(400)}",
