@@ -156,20 +156,6 @@ MUTANTS = (
         ("tests/rollout/test_rollout_index.py",),
     ),
     Mutant(
-        "a page is current whatever was reported since",
-        "rollout/finished.py",
-        "self._stored.get(rollout) == self._rollouts[rollout].ledger.reports",
-        "rollout in self._stored",
-        ("tests/hub/test_snapshots.py",),
-    ),
-    Mutant(
-        "a page that a start did not load stays valid",
-        "hub/snapshots.py",
-        "outdated = list(self._unused)",
-        "outdated = list[str]()",
-        ("tests/hub/test_snapshots.py",),
-    ),
-    Mutant(
         "what failed in one rollout is offered by the next",
         "rollout/desired.py",
         "if index is None or len(index.rollouts) == 1:",

@@ -17,7 +17,6 @@ from edgefleet.base.errors import DeviceError
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.store.pages import PageWriter
 from edgefleet.hub.store.reader import Reader
-from edgefleet.rollout.finished import Finished
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
 from support.hub_life import RELEASES, Life, shown, store_last_contacts
@@ -156,10 +155,6 @@ def test_a_damaged_snapshot_is_named_and_the_outcomes_are_counted_again(
     assert all(says in text for text in found.damage)
 
 
-def keep_outdated_pages(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Finished, "outdated", lambda _self: ())
-
-
 def skip_an_outcome(patch: pytest.MonkeyPatch) -> None:
     honest = Reader.outcomes_after
     patch.setattr(Reader, "outcomes_after", lambda self, number: honest(self, number + 1))
@@ -169,19 +164,12 @@ def forget_rollouts_without_pages(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reader, "outcomes_between", lambda _self, _rollouts, _last: iter(()))
 
 
-def load_pages_of_open_rollouts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Finished, "takes_page", lambda _self, _rollout: True)
-    patch.setattr(Finished, "outdated", lambda _self: ())
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     "plant",
     [
-        keep_outdated_pages,
         skip_an_outcome,
         forget_rollouts_without_pages,
-        load_pages_of_open_rollouts,
     ],
 )
 def test_a_planted_bug_of_the_snapshot_is_caught(
