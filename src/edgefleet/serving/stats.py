@@ -30,7 +30,7 @@ from edgefleet.serving.runtime import Tensor
 
 Scores = Literal["probabilities", "logits"]
 
-_FEW_SCORES: Final = 256
+_FEW_SCORES: Final = 32
 _SAMPLED_RUNS: Final = 32  # of neighbouring values, in a sample
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
@@ -328,7 +328,7 @@ def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:
             return tops, [row.index(top) for row, top in zip(listed, tops, strict=True)]
     classes: list[int] = rows.argmax(axis=1).tolist()
     if kind == "probabilities":
-        return rows.max(axis=1).tolist(), classes
+        return np.maximum.reduce(rows, axis=1).tolist(), classes
     wide = rows.astype(np.float64)
     top = wide.max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):  # softmax's top score is 1 / sum(exp(x - max))
