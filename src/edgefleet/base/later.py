@@ -47,7 +47,7 @@ class Later(Generic[T]):
             )
 
     def mapped(self, make: "Callable[[T | Exception], U]") -> "Later[U]":
-        """What ``make`` makes of the result, or of the error. An error of ``make`` is passed on."""
+        """A Later of ``make`` of the result, or of the error. An error of ``make`` is passed on."""
         mapped: Later[U] = Later()
 
         def receive(result: T | Exception) -> None:
