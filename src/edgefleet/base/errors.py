@@ -271,6 +271,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             "Free memory on the device, raise the limit of its group or of the variant, or publish "
             "a smaller model.",
         ),
+        "manifest_unreadable": ErrorKind(
+            _D, 422, _FIX, "Update the agent of the device, then offer the release again."
+        ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."
         ),
