@@ -146,7 +146,7 @@ def test_a_step_that_trains_needs_a_trainer(world: Path, tmp_path: Path) -> None
     recipe = Recipe(runtime="onnx", steps=(Prune(),))
     with pytest.raises(PublisherError, match="there is no training function") as caught:
         builder(world, images, tmp_path).build(recipe, ChildLimits(1 << 30))
-    assert (caught.value.code, caught.value.field) == ("step_failed", "trainer")
+    assert (caught.value.code, caught.value.field) == ("training_missing", "trainer")
 
 
 @pytest.mark.parametrize(

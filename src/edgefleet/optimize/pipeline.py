@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import ValidationError, convert
+from msgspec.structs import replace
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.array_files import arrays_digest, write_arrays
@@ -31,14 +32,14 @@ from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
-from edgefleet.optimize.profiles import PROFILES, Profile
+from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of, read_source
 from edgefleet.optimize.source_model import SourceModel, Trainer
-from edgefleet.optimize.techniques import measured_runtime
+from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
 
 _MIB: Final = 1 << 20
@@ -64,6 +65,7 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class _Bench:
         return self.builder.build(recipe, limits)
 
     def run(self, built: Built, limits: ChildLimits) -> RunFacts:
+        if built.recipe.steps:
+            check_mapped(self.measurer.profile, built.path)
         return self.measurer.run(built, limits)
 
     def shipped(self, recipe: Recipe, limits: ChildLimits) -> Chosen:
@@ -104,8 +108,9 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     """
     check_free(request.out)
     started_at = time.time()
-    profiles = [_profile(name) for name in request.profiles]
+    profiles = named_profiles(request.profiles, request.own_profiles)
     sources = by_runtime(list(map(_source, request.models)))
+    runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
     first = next(iter(sources.values()))
     calibration = read_calibration(request.calibration, first.facts)
     samples = read_evaluation(request.evaluate, first.facts)
@@ -125,8 +130,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         outcomes: list[ProfileOutcome] = []
         chosen: list[Chosen] = []
         unchanged: Chosen | None = None
-        for place, profile in enumerate(profiles):
-            runtime = _runtime(profile, sources)
+        for place, (profile, runtime) in enumerate(zip(profiles, runtimes, strict=True)):
             measurer = Measurer(
                 cache, profile, work / "evaluation", digest, _threads(request, profile),
                 earlier.get(profile.name),
@@ -135,12 +139,15 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             left = (end - time.monotonic()) / (len(profiles) - place)
             plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
             outcome = search(plan, bench, progress)
-            outcomes.append(outcome)
-            progress(outcome.text)
             limits = bench.limits(CHILD_TIME_S)
             unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
             if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
+                shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
+                mapped = check_mapped(profile, shipped.built.path)
+                outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
+                chosen.append(shipped)
+            outcomes.append(outcome)
+            progress(outcome.text)
         folder = _release(request, draft, samples, unchanged, chosen)
     if folder is not None:
         digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
@@ -208,6 +215,7 @@ def _plan(
         memory_bytes=request.budget.memory_bytes or profile.memory_limit_mib * _MIB,
         latency_s=request.budget.latency_s,
         size_bytes=request.budget.size_bytes,
+        judges_speed=judges_speed(profile, runtime),
     )
     latency_s = min(LATENCY_S, _LATENCY_SHARE * request.time_s)
     return Plan(
@@ -248,23 +256,6 @@ def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> Wo
 def _threads(request: Request, profile: Profile) -> int:
     """The threads of a run: as wished, else those of the profile that this machine has."""
     return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
-
-
-def _profile(name: str) -> Profile:
-    if (found := PROFILES.get(name)) is None:
-        raise PublisherError(
-            "release_file_invalid",
-            f"Profile {name!r} is not built in.",
-            field="profile",
-            hint=f"Name one of {', '.join(PROFILES)}.",
-        )
-    return found
-
-
-def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
-    """The runtime of the profile's candidates: its own if there is a source for it."""
-    wanted = measured_runtime(profile.runtime)
-    return wanted if wanted in sources else next(iter(sources))
 
 
 def _earlier(folder: Path | None) -> dict[str, Path]:

@@ -46,7 +46,14 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A hardware class; repeat it for more.",
+    help="A hardware class of `model profiles`; repeat it for more.",
+)
+@click.option(
+    "--profiles",
+    "own_profiles",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FOLDER",
+    help="A folder of profiles of your own, or one file, as for `model profiles`.",
 )
 @click.option(
     "--calibration",

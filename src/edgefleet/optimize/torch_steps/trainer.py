@@ -93,11 +93,11 @@ class TorchTrainer:
                 hint="Name a function that returns the model, as package.module:function.",
             )
         if not self.train_function and step.epochs:
-            raise _failed(
+            raise PublisherError(
+                "training_missing",
                 f"The model is to be trained for {step.epochs} epochs, and there is no training "
                 "function.",
-                hint="Name it as package.module:function. Pruning without training needs "
-                "epochs = 0, and costs most of the accuracy.",
+                field="trainer",
             )
         job = Job(
             model=self.source.model, example="", made=str(made), step=step,
