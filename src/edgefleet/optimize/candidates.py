@@ -1,6 +1,6 @@
 """The recipes that are tried for a profile: a table, in the order in which they are tried."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -68,11 +68,17 @@ Simplify is first: if the tool fails on the model, the other recipes go without 
 
 
 def recipes_for(
-    profile: Profile, runtime: str, operators: frozenset[str], *, has_trainer: bool
+    profile: Profile,
+    runtime: str,
+    operators: frozenset[str],
+    *,
+    has_trainer: bool,
+    students: Sequence[str] = (),
 ) -> Iterator[Recipe]:
     """The recipes for a profile in a runtime, in order. The first is the unchanged model.
 
-    The others have a precision that the profile computes in.
+    The others have a precision that the profile computes in. ``students`` are distilled instead of
+    those of the table.
     """
     yield Recipe(runtime=runtime)
     is_first = measured_runtime(profile.runtime) == runtime
@@ -82,9 +88,20 @@ def recipes_for(
             continue
         if row.when == "trainer" and not has_trainer:
             continue
-        steps = tuple(_for(profile, runtime, one) for one in row.steps)
-        if (recipe := Recipe(runtime=runtime, steps=steps)).precision in profile.precisions:
-            yield recipe
+        for steps in _taught(row.steps, students):
+            made = tuple(_for(profile, runtime, one) for one in steps)
+            if (recipe := Recipe(runtime=runtime, steps=made)).precision in profile.precisions:
+                yield recipe
+
+
+def _taught(steps: tuple[Step, ...], students: Sequence[str]) -> Iterator[tuple[Step, ...]]:
+    """The steps for each student. The steps as they are, if there is no distillation or student."""
+    first, *others = steps
+    if not isinstance(first, Distil) or not students:
+        yield steps
+        return
+    for student in students:
+        yield (replace(first, student=student), *others)
 
 
 def other_activations(profile: Profile, recipe: Recipe) -> Recipe:

@@ -17,6 +17,7 @@ from edgefleet.optimize.building import Builder, Built
 from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
+from edgefleet.optimize.conversion.source import with_tflite
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
 from edgefleet.optimize.evidence import write_evidence
@@ -50,7 +51,7 @@ _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 class Request:
     """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
-    models: Sequence[Path]
+    models: Sequence[Path | SourceModel]
     profiles: Sequence[str]
     calibration: Path
     evaluate: Path
@@ -65,6 +66,7 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    students: Sequence[str] = ()  # of distillation, instead of those of the table
     own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
 
@@ -109,8 +111,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     check_free(request.out)
     started_at = time.time()
     profiles = named_profiles(request.profiles, request.own_profiles)
-    sources = by_runtime(list(map(_source, request.models)))
-    runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
+    sources: Mapping[str, SourceModel] = by_runtime(list(map(_source, request.models)))
     first = next(iter(sources.values()))
     calibration = read_calibration(request.calibration, first.facts)
     samples = read_evaluation(request.evaluate, first.facts)
@@ -125,6 +126,8 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
         work = Path(name)
         write_arrays(work / "calibration", calibration.inputs)
         write_arrays(work / "evaluation", data.inputs)
+        sources = with_tflite(sources, profiles, cache, work / "calibration", progress)
+        runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
         builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
         digest = arrays_digest(data.inputs)
         outcomes: list[ProfileOutcome] = []
@@ -161,8 +164,10 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     )
 
 
-def _source(path: Path) -> SourceModel:
-    return read_mlflow(path) if is_mlflow(path) else read_source(path)
+def _source(model: Path | SourceModel) -> SourceModel:
+    if isinstance(model, SourceModel):
+        return model
+    return read_mlflow(model) if is_mlflow(model) else read_source(model)
 
 
 def _making(
@@ -204,7 +209,13 @@ def _plan(
 ) -> Plan:
     source = sources[runtime]
     recipes: Sequence[Recipe] = tuple(
-        recipes_for(profile, runtime, operators_of(source), has_trainer=request.trainer is not None)
+        recipes_for(
+            profile,
+            runtime,
+            operators_of(source),
+            has_trainer=request.trainer is not None,
+            students=request.students,
+        )
     )
     if request.recipes:
         recipes = (recipes[0], *(one for one in request.recipes if one.runtime == runtime))

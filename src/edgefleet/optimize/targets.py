@@ -45,7 +45,7 @@ def runtime_of(profile: Profile, given: Sequence[str]) -> str:
         f"Profile {profile.name} runs {' or '.join(profile.runtimes)}, and no file of the model is "
         "for that.",
         field="model",
-        hint=f"Give {wanted} of the same model too: edgefleet converts no format into another.",
+        hint=f"Give {wanted} of the same model too.",
     )
 
 
