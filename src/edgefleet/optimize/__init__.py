@@ -54,16 +54,17 @@ def optimize(
 
     ``models`` is the ONNX file, the TFLite file, or both of the same model; or a PyTorch model as a
     file or as ``FILE.py:function``, which the Python at ``python`` exports. ``train`` names its
-    training function, and ``students`` the functions of models that it may teach.
-    ``calibration`` and ``evaluate`` are ``.npz`` files as for ``model init --samples``. A variant
-    keeps at least the share ``keep`` of the metric. ``budget_s`` is the time in seconds, divided
-    among the profiles; a search that ends early continues from its cache when it is called again.
-    ``latency_s`` and ``size_bytes`` are limits of a variant; the memory limit is that of the profile. ``baseline`` is
-    the release folder that devices have now, for the size of an update. ``compare`` has keys of the
-    table [compare] of release.toml. ``threads`` are those of a run; None: those of the profile.
-    ``metric`` is the name of a metric of the task, or a function of outputs and truths. ``trainer``
-    allows recipes that change the weights. ``recipes`` replace the table of ``candidates``.
-    ``own_profiles`` is a folder or a file of profiles, besides those of ``model profiles``.
+    training function, and ``students`` the functions of models that it may teach. ``calibration``
+    and ``evaluate`` are ``.npz`` files as for ``model init --samples``. A variant keeps at least
+    the share ``keep`` of the metric. ``budget_s`` is the time in seconds, divided among the
+    profiles; a search that ends early continues from its cache when it is called again.
+    ``latency_s`` and ``size_bytes`` are limits of a variant; the memory limit is that of the
+    profile. ``baseline`` is the release folder that devices have now, for the size of an update.
+    ``compare`` has keys of the table [compare] of release.toml. ``threads`` are those of a run;
+    None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
+    outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
+    table of ``candidates``. ``own_profiles`` is a folder or a file of profiles, besides those of
+    ``model profiles``.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 

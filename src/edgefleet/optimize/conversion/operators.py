@@ -50,7 +50,7 @@ def _conv(walk: Walk, node: Any) -> Value:
     window, group = _window(weights.shape[2:], facts), facts.get("group", 1)
     channels, made = given.sizes[3], weights.shape[0]
     given, padding = _padded(walk, node, given, window)
-    name, options = node.output[0], dict[str, object]()
+    name, options = node.output[0], dict[str, Any]()
     if group == 1:
         kind, table, ordered = "CONV_2D", "Conv2DOptions", weights.transpose(0, 2, 3, 1)
     elif group == channels and weights.shape[1] == 1:
@@ -113,10 +113,10 @@ def _mean(walk: Walk, node: Any) -> Value:
         if sorted(one % 4 for one in found) != [2, 3]:
             raise unsupported(node, f"the axes {found}, not those of an image")
         keeps = bool(facts.get("keepdims", 1))
-    axes = walk.writer.constant(f"{node.output[0]}/axes", np.array([1, 2], np.int32))
+    places = walk.writer.constant(f"{node.output[0]}/axes", np.array([1, 2], np.int32))
     batch, _, _, channels = given.sizes
     sizes = (batch, 1, 1, channels) if keeps else (batch, channels)
-    taken = [given.tensor, axes]
+    taken = [given.tensor, places]
     return walk.add(node, "MEAN", taken, sizes, "ReducerOptions", last=keeps, keepDims=keeps)
 
 
