@@ -58,7 +58,7 @@ def judges_speed(profile: Profile, runtime: str) -> bool:
 
 
 def check_mapped(profile: Profile, model: Path) -> str:
-    """What of a variant the accelerator runs, as a sentence. Empty without an accelerator to check.
+    """The operators of a variant that the accelerator runs, as a sentence. Empty without a table.
 
     Raises PublisherError ``operators_unmapped`` if it runs nothing of it.
     """

@@ -1,4 +1,4 @@
-"""Converts a file, and compares the answers of both: a conversion that changes them is refused."""
+"""Converts a file, and compares the answers of both. Other answers are an error."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from edgefleet.optimize.evaluation_data import Arrays, CalibrationData
 from edgefleet.optimize.onnx_steps import technique_of
 from edgefleet.optimize.recipe import Simplify
 
-_CASES: Final = 8  # that are compared
+_CASES: Final = 8  # compared, at most
 _AGREE: Final = 1e-3  # largest difference of an output, as a share of its range
 
 
