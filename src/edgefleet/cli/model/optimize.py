@@ -12,7 +12,7 @@ from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.model.init import Pair
 from edgefleet.cli.screen import table
-from edgefleet.cli.values import DURATION, FILE, RATE, WrongValue, size
+from edgefleet.cli.values import DURATION, FILE, RATE, size
 from edgefleet.protocol.release import Task
 
 if TYPE_CHECKING:
@@ -21,19 +21,13 @@ if TYPE_CHECKING:
     from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 
 
-class Model(click.ParamType[str]):
+class Model(click.Path):
     """A file or folder that exists, or a function of the publisher's code."""
 
-    name = "model"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from edgefleet.optimize.torch_steps.reference import is_reference
 
-        if not is_reference(text := str(value)) and not Path(text).exists():
-            raise WrongValue(f"{text!r} does not exist.", "cnn.onnx or net.py:trained", param, ctx)
-        return text
+        return value if is_reference(str(value)) else super().convert(value, param, ctx)
 
 
 @verb(
@@ -56,7 +50,7 @@ class Model(click.ParamType[str]):
     nargs=-1,
     required=True,
     metavar="MODEL...",
-    type=Model(),
+    type=Model(path_type=Path, exists=True),
 )
 @click.option(
     "--profile",
@@ -162,7 +156,7 @@ def optimize(
     invocation: Invocation,
     /,
     *,
-    models: tuple[str, ...],
+    models: tuple[Path | str, ...],
     profiles: tuple[str, ...],
     compare: tuple[tuple[str, object], ...],
     **wishes: Any,

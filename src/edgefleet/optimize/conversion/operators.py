@@ -57,7 +57,7 @@ def _conv(walk: Walk, node: Any) -> Value:
         kind, table = "DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions"
         ordered, options["depthMultiplier"] = weights.transpose(1, 2, 3, 0), made // channels
     else:
-        raise unsupported(node, f"it has {group} groups of channels")
+        raise unsupported(node, "its groups of channels are neither one nor all")
     bias = walk.constant(node, 2)
     whole = np.zeros(made) if bias is None else bias
     taken = [
