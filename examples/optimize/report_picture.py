@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-WIDTH, HEIGHT = 900, 1250
+WIDTH, HEIGHT = 1120, 1000
 MOST_BYTES = 200_000
 
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.optimize.conversion.convert import convert
+from edgefleet.optimize.evaluation_data import CalibrationData
+from edgefleet.optimize.source_model import SourceModel
 from edgefleet.optimize.torch_source import TorchWishes, is_torch, with_torch
 from edgefleet.optimize.torch_steps.reference import is_reference, reference_of, source_of
+from edgefleet.serving.model_file import inspect_model
 from support.command_line import CommandLine
 from support.equal_latencies import make_equal
 
@@ -95,3 +99,21 @@ def test_pruning_and_distillation_are_candidates_with_a_training_function_only(
     }
     assert parts["source model"]["annotations"]["torch_model"] == "patterns.py:trained"
     assert len(parts["parent 1"]["digest"]["sha256"]) == 64
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not PYTHON.exists(), reason="PyTorch is missing: make torch")
+def test_a_pytorch_model_becomes_a_tflite_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATTERNS_WEIGHTS", str(tmp_path / "trained.pt"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    images = np.random.default_rng(1).normal(size=(8, 1, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", image=images)
+    wishes = TorchWishes(python=PYTHON)
+    (source,), _ = with_torch([f"{PATTERNS}:trained"], tmp_path / "train.npz", wishes, tmp_path)
+    assert isinstance(source, SourceModel)
+    # It compares the answers of both files.
+    convert(source.path, tmp_path / "model.tflite", CalibrationData({"image": images}))
+    facts = inspect_model(tmp_path / "model.tflite")
+    assert (facts.inputs, facts.outputs) == (source.facts.inputs, source.facts.outputs)

@@ -77,7 +77,8 @@ def _onnx_answers(model: Path, cases: Arrays) -> Arrays:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session: Any = onnxruntime.InferenceSession(model, options, providers=providers)
     names = [one.name for one in session.get_outputs()]
     size = session.get_inputs()[0].shape[0]
     parts = _parts(cases, size if isinstance(size, int) else 1)
@@ -87,7 +88,7 @@ def _onnx_answers(model: Path, cases: Arrays) -> Arrays:
 def _tflite_answers(model: Path, cases: Arrays) -> Arrays:
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
-    interpreter = Interpreter(model_path=str(model), num_threads=1)
+    interpreter: Any = Interpreter(model_path=str(model), num_threads=1)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.allocate_tensors()
     found = []
