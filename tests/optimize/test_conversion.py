@@ -9,9 +9,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.optimize.cache import Cache
 from edgefleet.optimize.conversion import convert as convert_module
+from edgefleet.optimize.conversion import source as source_module
 from edgefleet.optimize.conversion.convert import convert
+from edgefleet.optimize.conversion.source import with_tflite
 from edgefleet.optimize.evaluation_data import CalibrationData
+from edgefleet.optimize.profiles import PROFILES
+from edgefleet.optimize.source import read_source
 from edgefleet.serving.model_file import inspect_model
 
 SIZES = (3, 8, 8)
@@ -119,8 +124,9 @@ def test_operators_answer_as_in_onnx(nodes: list[Any], sizes: list[int], tmp_pat
         ([node("Softmax", ["image"], "y", axis=1)], "its axis is not the last one"),
         ([node("Reshape", ["image", "flat"], "y")], "the batch must stay first"),
         ([node("Clip", ["image", "", "six"], "y")], "its limits are not 0 and 6"),
+        ([node("Identity", ["image"], "y")], "an output is an input"),
     ],
-    ids=["operator", "padding", "axis", "batch", "limits"],
+    ids=["operator", "padding", "axis", "batch", "limits", "nothing"],
 )
 def test_a_node_without_a_counterpart_is_named(nodes: list[Any], told: str, tmp_path: Path) -> None:
     model = written(
@@ -131,6 +137,30 @@ def test_a_node_without_a_counterpart_is_named(nodes: list[Any], told: str, tmp_
         convert(model, tmp_path / "net.tflite", cases())
     assert (caught.value.code, caught.value.field) == ("model_unsupported", "model")
     assert not (tmp_path / "net.tflite").exists()
+
+
+def test_a_profile_with_another_runtime_goes_on_without_a_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PublisherError("model_unsupported", "Sin 'y': no.")
+
+    monkeypatch.setattr(source_module, "run_child", refuse)
+    sources = {
+        "onnx": read_source(written(tmp_path / "net.onnx", [node("Sin", ["image"], "y")], [1]))
+    }
+    told: list[str] = []
+
+    def tried(*names: str) -> Any:
+        profiles = [PROFILES[name] for name in names]
+        return with_tflite(sources, profiles, Cache(tmp_path), tmp_path, told.append)
+
+    assert tried("generic_x86") is sources
+    assert told == []  # nothing was tried
+    assert tried("raspberry_pi", "generic_x86") is sources
+    assert told == ["Sin 'y': no."]
+    with pytest.raises(PublisherError, match="Sin 'y'"):
+        tried("raspberry_pi", "coral_tpu")
 
 
 def test_a_conversion_that_changes_answers_is_refused(

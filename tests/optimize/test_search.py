@@ -212,6 +212,11 @@ def test_the_table_gives_a_profile_its_recipes() -> None:
         "onnx distil(width:0.25)", "onnx distil(width:0.25)+simplify+static_int8",
     }  # fmt: skip
     assert len(TABLE) == len(set(TABLE))
+    own = recipes_for(X86, "onnx", frozenset(), has_trainer=True, students=("net:a", "net:b"))
+    assert [one.name for one in own if "distil" in one.name] == [
+        "onnx distil(net:a)", "onnx distil(net:b)",
+        "onnx distil(net:a)+simplify+static_int8", "onnx distil(net:b)+simplify+static_int8",
+    ]  # fmt: skip
 
 
 def test_activations_are_those_of_the_profile() -> None:

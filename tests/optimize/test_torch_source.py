@@ -30,7 +30,8 @@ def test_a_reference_names_a_file_or_a_module(tmp_path: Path) -> None:
     assert source_of("edgefleet.optimize.recipe:Recipe").startswith(b'"""Recipes')
     assert source_of("no.such.module:made") == b""
     assert is_reference(f"{file}:made")
-    assert not is_reference(str(file))
+    others = (str(file), "models:/net@champion", "runs:/1/net", "http://host:5000", "net.py:")
+    assert not any(map(is_reference, others))
     assert [is_torch(one) for one in ("net.py:made", "net.pt2", Path("net.onnx"))] == [
         True, True, False,
     ]  # fmt: skip

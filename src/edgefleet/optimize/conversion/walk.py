@@ -110,10 +110,14 @@ class Walk:
 
     def finished(self, node: Any) -> bytes:
         """The bytes of the file. ``node`` is the last one, for the names of transposed outputs."""
-        ends = {name: self.channels_first(node, self.values[name]) for name in self.outputs}
-        return self.writer.finished(
-            self.inputs, {value.tensor: name for name, value in ends.items()}
-        )
+        ends = {
+            self.channels_first(node, self.values[name]).tensor: name
+            for name in self.outputs
+            if name in self.values
+        }
+        if len(ends) < len(self.outputs) or ends.keys() & set(self.inputs):
+            raise unsupported(node, "an output is an input, a constant, or another output as well")
+        return self.writer.finished(self.inputs, ends)
 
 
 def attributes(node: Any) -> dict[str, Any]:

@@ -28,8 +28,10 @@ def reference_of(text: str) -> Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Whether the text names a function, and no file."""
-    return ":" in text and not Path(text).exists()
+    """Whether the text names a function, and no file. Addresses such as models:/NAME do not."""
+    _, module, function = reference_of(text)
+    is_name = function.replace(".", "_").isidentifier()
+    return bool(module) and is_name and not Path(text).exists()
 
 
 def source_of(text: str) -> bytes:
