@@ -1,6 +1,7 @@
 """Writes what an optimisation found beside its release: the lineage, and the report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,12 @@ def write_evidence(
     Raises the errors of ``build_release`` if the folder is not that of the outcome.
     """
     outcomes = {one.profile: one for one in profiles}
-    variants = build_release(folder, created_at=0.0).manifest.variants
-    names = {variant.profile: variant.artifact.sha256 for variant in variants}
+    built = build_release(folder, created_at=0.0)
+    names = {one.profile: one.artifact.sha256 for one in built.manifest.variants}
     made = [
         MadeVariant(
             profile=name,
-            file=name,
+            file=built.files[sha256].name,
             sha256=sha256,
             recipe=chosen.candidate.recipe,
             judgement=chosen,
@@ -40,7 +41,8 @@ def write_evidence(
         for name, sha256 in names.items()
         if (chosen := outcomes[name].chosen) is not None and chosen.candidate is not None
     ]
-    write_lineage(folder, lineage(made, making))
+    wishes = {"metric": metric, "keep": keep, **making.wishes}
+    write_lineage(folder, lineage(made, replace(making, wishes=wishes)))
     toml = folder / RELEASE_FILE
     toml.write_text(f'lineage = "{LINEAGE_FILE}"\n{toml.read_text()}')
     report = Report(
