@@ -94,16 +94,16 @@ def _digest(one: Resource) -> str | None:
 
 
 def _judged(one: Evaluation) -> tuple[object, ...]:
+    from edgefleet.protocol.field_figures import recipe_name
+
     judgement = one.judgement or {}
     candidate = _mapping(judgement.get("candidate"))
     accuracy = _mapping(judgement.get("accuracy"))
-    steps = one.recipe.get("steps")
-    names = [str(_mapping(step).get("step")) for step in steps] if isinstance(steps, list) else []
     bytes_ = candidate.get("size_bytes")
     return (
         one.profile,
         one.sha256[:16],
-        f"{one.recipe.get('runtime', '')} {'+'.join(names) or 'unchanged'}",
+        recipe_name(one.recipe),
         size(bytes_) if isinstance(bytes_, int) else None,
         _decimals(accuracy.get("candidate")),
         _decimals(accuracy.get("baseline")),
