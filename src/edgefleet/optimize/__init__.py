@@ -43,6 +43,7 @@ def optimize(
     metric: "str | Callable[[Arrays, Arrays], object]" = "",
     trainer: "Trainer | None" = None,
     recipes: "Sequence[Recipe]" = (),
+    field: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
     """Find the best variant of a float model for each profile, and write a release folder.
@@ -56,6 +57,8 @@ def optimize(
     table [compare] of release.toml. ``threads`` are those of a run; None: those of the profile.
     ``metric`` is the name of a metric of the task, or a function of outputs and truths. ``trainer``
     allows recipes that change the weights. ``recipes`` replace the table of ``candidates``.
+    ``field`` is the answer of ``edgefleet model field --json``: latency and memory that the fleet
+    measured for the recipes of releases before, by which candidates are ranked again.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 
@@ -90,5 +93,6 @@ def optimize(
         metric=metric,
         trainer=trainer,
         recipes=tuple(recipes),
+        field=field,
     )
     return run(request, progress)

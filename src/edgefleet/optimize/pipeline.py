@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
 from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.in_field import read_field
 from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
@@ -64,6 +65,7 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    field: Path | None = None  # figures from the fleet, see ``in_field``
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
     earlier = _earlier(request.baseline)
+    in_field = read_field(request.field, request.wanted.model) if request.field else {}
     end = time.monotonic() + request.time_s
     cache = Cache(request.cache_dir or default_folder())
     with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
@@ -134,6 +137,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             bench = _Bench(builder, measurer, data, metric)
             left = (end - time.monotonic()) / (len(profiles) - place)
             plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
+            plan = replace(plan, field=in_field.get(profile.name, ()))
             outcome = search(plan, bench, progress)
             outcomes.append(outcome)
             progress(outcome.text)

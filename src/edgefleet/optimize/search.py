@@ -14,6 +14,7 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.optimize.building import Built
 from edgefleet.optimize.candidates import other_activations, with_static
 from edgefleet.optimize.child import ChildLimits
+from edgefleet.optimize.in_field import ranked_in_field
 from edgefleet.optimize.judge import judge, judge_all, not_built
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Latency, Measurement
@@ -23,6 +24,7 @@ from edgefleet.optimize.outcome import ProfileOutcome, Tried
 from edgefleet.optimize.pareto import best, pareto_front
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, Simplify, StaticInt8
+from edgefleet.protocol.field_figures import FieldVariant
 
 Progress = Callable[[str], None]
 """Called with a line for people."""
@@ -60,6 +62,7 @@ class Plan:
     worst_first: WorstFirst | None = None
     latency_s: float = 20.0
     clock: Callable[[], float] = time.monotonic
+    field: Sequence[FieldVariant] = ()  # the profile's figures from the fleet
 
 
 @dataclass(slots=True)
@@ -162,7 +165,8 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         for (recipe, facts, scored), latency in zip(found.runs, latencies, strict=True)
     ]
     baseline, *candidates = measured
-    judgements = judge_all(baseline, candidates, plan.budget)
+    on_bench = judge_all(baseline, candidates, plan.budget)
+    judgements = ranked_in_field(baseline, on_bench, plan.field, plan.budget)
     tried = [
         Tried(recipe=one.recipe, judgement=judgement)
         for one, judgement in zip(candidates, judgements, strict=True)
@@ -176,7 +180,8 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         skipped=tuple(found.skipped),
         front=tuple(one.recipe for one in pareto_front(good)),
         chosen=chosen,
-        text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped),
+        text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped)
+        + _by_field(best(on_bench), chosen),
     )
 
 
@@ -189,6 +194,14 @@ def _verdict(
     reasons = "; ".join(f"{one.recipe.name}: {one.judgement.text}" for one in tried)
     more = f" {len(skipped)} recipes were not tried: the time was over." if skipped else ""
     return f"No variant qualifies for {name}, because {reasons or 'no recipe fits it'}{more}"
+
+
+def _by_field(on_bench: Judgement | None, chosen: Judgement | None) -> str:
+    """A sentence, if the figures of the fleet changed the choice."""
+    before, after = (one.candidate if one else None for one in (on_bench, chosen))
+    if before is None or (after is not None and after.sha256 == before.sha256):
+        return ""
+    return f" By the figures of the bench alone it would be {before.recipe.name}."
 
 
 def measurement(recipe: Recipe, facts: RunFacts, scored: Score, latency: Latency) -> Measurement:

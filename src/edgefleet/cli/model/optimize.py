@@ -110,6 +110,11 @@ if TYPE_CHECKING:
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
 @click.option(
+    "--field",
+    type=FILE,
+    help="What `edgefleet model field MODEL --json` answered: the fleet's figures rank, too.",
+)
+@click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="The cache of builds and measurements. Default: ~/.cache/edgefleet/optimize.",
