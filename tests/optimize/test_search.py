@@ -140,9 +140,9 @@ def ladder_bench(passes: Callable[[StaticInt8], bool]) -> FakeBench:
     return FakeBench(sizes={FLOAT: 4_000}, wrong=wrong)
 
 
-def worst(model: Path, step: StaticInt8) -> Sequence[str]:
+def worst(model: Path, step: StaticInt8) -> Mapping[str, float]:
     assert model == Path("model.onnx")
-    return ("a", "b", "c", "d", "e")
+    return {"a": 9.0, "b": 10.0, "c": 20.0, "d": 30.0, "e": 40.0}
 
 
 def test_the_ladder_keeps_as_few_nodes_in_float_as_it_can() -> None:
@@ -154,6 +154,7 @@ def test_the_ladder_keeps_as_few_nodes_in_float_as_it_can() -> None:
         "onnx static_int8(2 in float)": None,
     }
     assert bench.built[-1].steps == (StaticInt8(keep_float=("a", "b")),)
+    assert list(outcome.sensitivity_db) == ["a", "b", "c", "d", "e"]
 
 
 def test_the_ladder_ends_with_activations_of_16_bits() -> None:

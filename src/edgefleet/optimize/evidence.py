@@ -21,10 +21,17 @@ REPORT_FILE: Final = "report.html"
 
 
 def write_evidence(
-    folder: Path, making: Making, profiles: Sequence[ProfileOutcome], metric: str, keep: float
+    folder: Path,
+    making: Making,
+    profiles: Sequence[ProfileOutcome],
+    metric: str,
+    keep: float,
+    *,
+    labels: tuple[int, ...] = (),
 ) -> None:
     """Write ``lineage.json``, named in release.toml, and ``report.html`` into a release folder.
 
+    ``labels`` are the classes of the evaluation cases, where they have one.
     Raises the errors of ``build_release`` if the folder is not that of the outcome.
     """
     outcomes = {one.profile: one for one in profiles}
@@ -49,13 +56,15 @@ def write_evidence(
         making.model,
         making.release,
         metric,
-        tuple(profile_report(one, keep) for one in profiles),
+        tuple(profile_report(one, keep, labels) for one in profiles),
         _facts(making),
     )
     write_report(folder / REPORT_FILE, report)
 
 
-def profile_report(outcome: ProfileOutcome, keep: float) -> ProfileReport:
+def profile_report(
+    outcome: ProfileOutcome, keep: float, labels: tuple[int, ...] = ()
+) -> ProfileReport:
     """The report of one profile."""
     by_recipe = {one.recipe: one.judgement.candidate for one in outcome.tried}
     chosen = outcome.chosen.candidate if outcome.chosen else None
@@ -67,8 +76,15 @@ def profile_report(outcome: ProfileOutcome, keep: float) -> ProfileReport:
         chosen=chosen.sha256 if chosen else None,
         front=tuple(one.sha256 for one in found if one is not None),
         text=outcome.text,
+        labels=labels,
+        sensitivity={name: _error(db) for name, db in outcome.sensitivity_db.items()},
         keep=keep,
     )
+
+
+def _error(decibels: float) -> float:
+    """The error over the signal, as amplitudes; at most 10."""
+    return float(min(10.0, 10 ** (-decibels / 20)))
 
 
 def _facts(making: Making) -> Mapping[str, str]:

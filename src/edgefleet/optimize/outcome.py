@@ -1,5 +1,7 @@
 """The outcome of optimising: what was tried on each profile, and what was chosen."""
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from edgefleet.optimize.judgement import Judgement
@@ -19,7 +21,8 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
     """The search on one profile, in one runtime.
 
     ``skipped`` were not tried, as the time was over. ``front`` is the Pareto front of those that
-    qualify. ``chosen`` is None if none does; ``text`` then says why.
+    qualify. ``chosen`` is None if none does; ``text`` then says why. ``sensitivity_db`` is that of
+    the ladder by node, the most sensitive first; empty if no layers had to be ranked.
     """
 
     profile: str
@@ -29,6 +32,7 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
     front: tuple[Recipe, ...]
     chosen: Judgement | None
     text: str
+    sensitivity_db: Mapping[str, float] = {}
 
 
 class Outcome(Wire, frozen=True, kw_only=True):

@@ -149,13 +149,21 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     if folder is not None:
         digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
         making = _making(request, first, digests, started_at)
-        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
+        write_evidence(
+            request.out, making, outcomes, metric.name, request.budget.keep, labels=_labels(data)
+        )
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
     )
+
+
+def _labels(data: EvaluationData) -> tuple[int, ...]:
+    """The class of each case. Empty where cases have no class."""
+    found = data.truth.get("label")
+    return () if found is None else tuple(int(one) for one in found)
 
 
 def _source(path: Path) -> SourceModel:
@@ -243,7 +251,7 @@ def _metric(draft: Draft, request: Request) -> Metric:
 
 
 def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+    def ordered(model: Path, step: StaticInt8) -> Mapping[str, float]:
         return worst_first(model, step, calibration, evaluation)
 
     return ordered

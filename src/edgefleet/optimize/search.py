@@ -5,7 +5,7 @@ was. Latency is measured last, of all candidates together.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,8 +29,11 @@ from edgefleet.protocol.field_figures import FieldVariant
 Progress = Callable[[str], None]
 """Called with a line for people."""
 
-WorstFirst = Callable[[Path, StaticInt8], Sequence[str]]
-"""The nodes of a model, the one that suffers most from quantising first."""
+WorstFirst = Callable[[Path, StaticInt8], Mapping[str, float]]
+"""The nodes of a model, the one that suffers most from quantising first.
+
+The values are the ratio of signal to error of the outputs in decibels, if it alone is quantised.
+"""
 
 KEPT: Final = (1, 2, 4, 8)  # nodes in float, on the rungs of the ladder
 _UNKNOWN: Final = Latency(p50_s=1.0, p10_s=1.0, runs=0)  # until all were measured together
@@ -74,6 +77,7 @@ class _Found:
     failed: list[Tried] = field(default_factory=list)
     skipped: list[Recipe] = field(default_factory=list)
     bases: list[tuple[float, Recipe]] = field(default_factory=list)  # static, accuracy lost
+    sensitivity: Mapping[str, float] = field(default_factory=dict)  # decibels, by node
 
 
 def search(plan: Plan, bench: Bench, progress: Progress) -> ProfileOutcome:
@@ -146,10 +150,10 @@ def _ladder(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Iter
         first = Recipe(runtime=base.runtime, steps=tuple(before))
         try:
             model = bench.build(first, bench.limits(plan.end - plan.clock())).path
-            names = plan.worst_first(model, step)
+            found.sensitivity = plan.worst_first(model, step)
         except EdgefleetError as error:
             progress(f"{plan.profile.name}: the layers cannot be ranked: {error.message}")
-            names = ()
+        names = tuple(found.sensitivity)
         for count in KEPT:
             if count < len(names):
                 yield with_static(base, keep_float=tuple(names[:count]))
@@ -182,6 +186,7 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         chosen=chosen,
         text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped)
         + _by_field(best(on_bench), chosen),
+        sensitivity_db=found.sensitivity,
     )
 
 
