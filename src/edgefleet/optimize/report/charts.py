@@ -17,7 +17,8 @@ _HEIGHT: Final = 260
 _TOP: Final = 16
 _BOTTOM: Final = 34
 _LEFT: Final = 0.1  # of the width, for the texts of the axis
-_ROW: Final = 44  # pixels of one bar with its text
+_ROW: Final = 58  # pixels of one bar below its two lines of text
+_BAR: Final = 36  # pixels of its upper edge below the row's
 _LAYERS: Final = 20
 _ON_TOP: Final = ("refused", "good", "chosen")  # in the order of drawing
 
@@ -60,10 +61,10 @@ def sizes(profile: ProfileReport) -> Markup:
     base = profile.baseline.size_bytes
     drawn = [
         (
+            f"{name}: {steps_text(one)}",
             (
-                f"{name}: {steps_text(one)}, {size_text(one.size_bytes)} "
-                f"({base / max(1, one.size_bytes):.2f}x), sent {size_text(transfer_bytes(one))}"
-                f"{decision(judged, profile, SIZE)}"
+                f"{size_text(one.size_bytes)} ({base / max(1, one.size_bytes):.2f}x), "
+                f"sent {size_text(transfer_bytes(one))}{decision(judged, profile, SIZE)}"
             ),
             one.size_bytes / most,
             transfer_bytes(one) / most,
@@ -83,12 +84,12 @@ def drops(profile: ProfileReport) -> Markup | None:
     for row, one in enumerate(rows):
         top, low = row * _ROW, min(one.before, one.after)
         change = f", {_percent(one)}" if row else ""
-        inside.append(_text(f"{one.name}: {size_text(one.after)}{change}", top + 15))
-        inside.append(_bar("bar", one.after / most, top + 22))
+        inside += _texts(one.name, f"{size_text(one.after)}{change}", top)
+        inside.append(_bar("bar", one.after / most, top + _BAR))
         gone = abs(one.before - one.after) / most
         if gone:
             kind = "gone" if one.after < one.before else "added"
-            inside.append(_bar(kind, gone, top + 22, low / most))
+            inside.append(_bar(kind, gone, top + _BAR, low / most))
     label = f"The size in {len(rows)} steps, from the model as it was given to the transfer."
     return picture(label, len(rows) * _ROW, inside)
 
@@ -104,13 +105,12 @@ def latencies(profile: ProfileReport) -> Markup:
     base = profile.baseline.latency.p50_s
     inside: list[Markup] = []
     for row, (name, one, judged) in enumerate(rows):
-        text = (
-            f"{name}: {steps_text(one)}, {time_text(one.latency.p50_s)} "
-            f"({base / max(one.latency.p50_s, 1e-9):.2f}x), p10 {time_text(one.latency.p10_s)}"
-            f"{decision(judged, profile, SPEED)}"
+        figures = (
+            f"{time_text(one.latency.p50_s)} ({base / max(one.latency.p50_s, 1e-9):.2f}x), "
+            f"p10 {time_text(one.latency.p10_s)}{decision(judged, profile, SPEED)}"
         )
-        inside.append(_text(text, row * _ROW + 15))
-        inside += _box(one, most, row * _ROW + 28)
+        inside += _texts(f"{name}: {steps_text(one)}", figures, row * _ROW)
+        inside += _box(one, most, row * _ROW + _BAR + 6)
     label = "Distributions of latency at the batch of the profile, from 0; the table has p50."
     return picture(label, len(rows) * _ROW, inside)
 
@@ -164,10 +164,9 @@ def by_class(profile: ProfileReport) -> Markup | None:
     ends = [end for _, before, now, of in counts for n in (before, now) for end in wilson(n, of)]
     scale = Scale.of([*ends, 1.0])
     for row, (name, before, after, of) in enumerate(counts):
-        text = f"{name}: {before / of:.1%} before, {after / of:.1%} now (of {of})"
         top = row * _ROW
-        inside.append(_text(text, top + 15))
-        for right, height, kind in ((before, 24, "before"), (after, 33, "after")):
+        inside += _texts(name, f"{before / of:.1%} before, {after / of:.1%} now (of {of})", top)
+        for right, height, kind in ((before, 37, "before"), (after, 46, "after")):
             low, high = map(scale.at, wilson(right, of))
             inside += _whisker((low, high), scale.at(right / of), top + height, kind)
     title = f"Accuracy in {len(counts)} classes, before and after, with 95 % intervals."
@@ -207,7 +206,7 @@ def sensitivity(profile: ProfileReport) -> Markup | None:
     worst = sorted(profile.sensitivity.items(), key=lambda one: -one[1])[:_LAYERS]
     if not worst or worst[0][1] <= 0:
         return None
-    rows = [(f"{name}: {error:.3g}", error / worst[0][1], 0.0) for name, error in worst]
+    rows = [(name, f"{error:.3g}", error / worst[0][1], 0.0) for name, error in worst]
     return _bars(rows, f"The {len(rows)} most sensitive layers.")
 
 
@@ -272,14 +271,14 @@ def _y(scale: Scale, value: float) -> float:
     return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - scale.at(value))
 
 
-def _bars(rows: Sequence[tuple[str, float, float]], label: str) -> Markup:
+def _bars(rows: Sequence[tuple[str, str, float, float]], label: str) -> Markup:
     inside: list[Markup] = []
-    for row, (text, share, part) in enumerate(rows):
+    for row, (name, figures, share, part) in enumerate(rows):
         top = row * _ROW
-        inside.append(_text(text, top + 15))
-        inside.append(_bar("bar", share, top + 22))
+        inside += _texts(name, figures, top)
+        inside.append(_bar("bar", share, top + _BAR))
         if part:
-            inside.append(_bar("part", part, top + 22))
+            inside.append(_bar("part", part, top + _BAR))
     return picture(label, len(rows) * _ROW, inside)
 
 
@@ -288,8 +287,12 @@ def _bar(kind: str, share: float, top: int, left: float = 0.0) -> Markup:
     return element("rect", class_=kind, x=percent(left), y=top, width=width, height=12, rx=2)
 
 
-def _text(text: str, at: int) -> Markup:
-    return element("text", text, class_="row", x=0, y=at)
+def _texts(name: str, figures: str, top: int) -> tuple[Markup, Markup]:
+    """Two lines above a bar, so that a narrow screen shows both whole."""
+    return (
+        element("text", name, class_="row", x=0, y=top + 14),
+        element("text", figures, class_="tick", x=0, y=top + 29),
+    )
 
 
 def _vertical(share: float, height: int, kind: str) -> Markup:
@@ -305,11 +308,11 @@ def _interval(
         return
     low, high = proof.difference.low, proof.difference.high
     middle = proof.candidate - proof.baseline
-    text = f"{name}, {middle:+.4f} ({low:+.4f} to {high:+.4f}){led_to}"
-    yield _text(text, row * _ROW + 15)
+    figures = f"{middle:+.4f} ({low:+.4f} to {high:+.4f}){led_to}"
+    yield from _texts(name, figures, row * _ROW)
     kind = "before" if judgement.refused else "after"
     shares = scale.at(low), scale.at(high)
-    yield from _whisker(shares, scale.at(middle), row * _ROW + 28, kind)
+    yield from _whisker(shares, scale.at(middle), row * _ROW + _BAR + 6, kind)
 
 
 def _whisker(ends: Point, middle: float, at: int, kind: str) -> Iterable[Markup]:

@@ -47,7 +47,7 @@ def verdict(profile: ProfileReport) -> str:
     why = (
         "as the only one that qualifies"
         if good == 1
-        else f"because of {good} that qualify it has the greatest gain"
+        else f"because it has the greatest gain of the {good} that qualify"
     )
     seen = " by the figures of the fleet" if judged.in_field else ""
     return (

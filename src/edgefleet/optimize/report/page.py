@@ -39,9 +39,9 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .charts { display: grid; gap: 0 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; white-space: nowrap; }
+table { border-collapse: collapse; white-space: nowrap; font-size: .87rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: left; }
-td.text { white-space: normal; min-width: 22rem; }
+td.text { white-space: normal; min-width: 15rem; }
 svg { display: block; overflow: visible; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
 svg .tick { fill: var(--soft); } svg .middle, svg .number { text-anchor: middle; }
@@ -153,7 +153,7 @@ def _charts(report: Report, profile: ProfileReport) -> Iterable[Markup]:
         ),
         (
             "From the model to the transfer",
-            "The size after each step of the chosen variant. The light part is what a step saved.",
+            "The size after each step of the chosen variant. The dashed part is what a step saved.",
             drops(profile),
         ),
         ("Sizes of all", "The file, and darker what a device fetches.", sizes(profile)),
