@@ -113,7 +113,7 @@ if TYPE_CHECKING:
 @click.option(
     "--field",
     type=FILE,
-    help="What `edgefleet model field MODEL --json` answered: the fleet's figures rank, too.",
+    help="The answer of `edgefleet model field MODEL --json`: the fleet's figures rank, too.",
 )
 @click.option(
     "--cache-dir",
