@@ -87,7 +87,7 @@ class FieldViews:
         return f"{variant.runtime} {variant.precision}" if variant else "unknown", None
 
     def _lineage(self, manifest: ReleaseManifest) -> Made:
-        """Recipe and bench by profile, from the lineage. Empty without one, or if it cannot be read."""
+        """Recipe and bench by profile, from the lineage. Empty if none can be read."""
         artifact = manifest.lineage
         if artifact is None or artifact.size_bytes > LINEAGE_BYTES:
             return {}
