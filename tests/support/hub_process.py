@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgefleet.base.readable import wait_readable
 from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.client.hub import HubClient
 
@@ -63,7 +63,7 @@ class HubProcess:
         try:
             deadline = time.monotonic() + START_S
             while self.said().get("pid") != self.process.pid:
-                if select.select([ended], [], [], 0.02)[0] or time.monotonic() > deadline:
+                if wait_readable(ended, 0.02) or time.monotonic() > deadline:
                     self.process.kill()
                     raise AssertionError(f"the hub did not start: {self.log.read_text()}")
         finally:
