@@ -38,7 +38,7 @@ def test_models_with_other_inputs_or_another_batch_are_not_measured(tmp_path: Pa
     assert why_not_measured(one, one) == ""
     assert why_not_measured(one, other) == "The models have different inputs."
     batch = Side(one.path, replace(one.variant, max_batch=4))
-    assert why_not_measured(one, batch) == "The first model runs 1 cases at once, the second 4."
+    assert why_not_measured(one, batch) == "The first model runs 1 case at once, the second 4."
 
 
 @pytest.mark.long

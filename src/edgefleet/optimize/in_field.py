@@ -14,6 +14,7 @@ from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.base.texts import counted
 from edgefleet.optimize.judgement import FieldGain, Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Measurement
 from edgefleet.optimize.recipe import Recipe
@@ -122,11 +123,9 @@ def _with_field(
         if differs
         else "as the bench says"
     )
-    return replace(
-        one,
-        in_field=gain,
-        text=(
-            f"{one.text} In the field release {fact.release} took {fact.latency_us_p50 / 1e3:.3g} "
-            f"ms (p50 of {fact.requests:,} requests on at least {fact.devices:,} devices): {seen}."
-        ),
+    reported = f"{fact.requests:,} requests on at least {counted(fact.devices, 'device')}"
+    text = (
+        f"{one.text} In the field release {fact.release} took {fact.latency_us_p50 / 1e3:.3g} ms "
+        f"(p50 of {reported}): {seen}."
     )
+    return replace(one, in_field=gain, text=text)

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.base.texts import counted
 from edgefleet.protocol.wire import Wire
 
 LEAST_REQUESTS: Final = 200  # of each of two variants that are compared
@@ -202,7 +203,7 @@ def _newest_of_each(variants: Sequence[FieldVariant]) -> list[FieldVariant]:
 
 
 def _counts(one: FieldVariant) -> str:
-    return f"{one.requests:,} requests on at least {one.devices:,} devices"
+    return f"{one.requests:,} requests on at least {counted(one.devices, 'device')}"
 
 
 def _ms(us: float | None) -> str:

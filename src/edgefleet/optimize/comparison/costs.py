@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgefleet.base.texts import counted
 from edgefleet.optimize.array_files import write_arrays
 from edgefleet.optimize.child import free_limits, run_child
 from edgefleet.optimize.comparison.answers import Side
@@ -65,7 +66,9 @@ def why_not_measured(before: Side, after: Side) -> str:
         return "The models have different inputs."
     batches = [run_batch(one.variant) for one in (before, after)]
     if batches[0] != batches[1]:
-        return f"The first model runs {batches[0]} cases at once, the second {batches[1]}."
+        return (
+            f"The first model runs {counted(batches[0], 'case')} at once, the second {batches[1]}."
+        )
     return ""
 
 
