@@ -20,10 +20,13 @@ from edgefleet.protocol.field_figures import (
     has_recipe_of,
     recipe_name,
 )
-from edgefleet.protocol.lineage import LINEAGE_BYTES, read_lineage
+from edgefleet.protocol.lineage import read_lineage
 from edgefleet.protocol.release import ReleaseManifest
 
 _LINEAGES: Final = 256  # read ones that are kept
+_LINEAGE_BYTES: Final = (
+    256 << 10
+)  # of one that is read here, at once: those of `optimize` have 10 KB
 
 Made = Mapping[str, tuple[str, BenchFigures | None]]
 """The recipe's name and the bench's figures, by profile."""
@@ -89,7 +92,7 @@ class FieldViews:
     def _lineage(self, manifest: ReleaseManifest) -> Made:
         """Recipe and bench by profile, from the lineage. Empty if none can be read."""
         artifact = manifest.lineage
-        if artifact is None or artifact.size_bytes > LINEAGE_BYTES:
+        if artifact is None or artifact.size_bytes > _LINEAGE_BYTES:
             return {}
         known = self._made.get(artifact.sha256)
         if known is None:

@@ -105,36 +105,26 @@ def bench_figures(recipe: Mapping[str, object], judgement: object) -> BenchFigur
     )
 
 
-def why_not_comparable(one: FieldVariant, other: FieldVariant) -> str:
-    """Why two variants of one class do not compare. Empty: they do."""
-    for each in (one, other):
-        if not each.is_enough:
-            return (
-                f"too few requests to release {each.release}: {each.requests:,} of "
-                f"{LEAST_REQUESTS:,}"
-            )
-        if each.bench is None:
-            return f"release {each.release} has no lineage"
-    if one.bench is None or other.bench is None:
-        return "no lineage"
+def _compare(one: FieldVariant, other: FieldVariant) -> bool:
+    """Whether both have enough requests and a lineage, and come from models of one size."""
+    if one.bench is None or other.bench is None or not (one.is_enough and other.is_enough):
+        return False
     sizes = sorted((one.bench.source_bytes, other.bench.source_bytes))
-    if sizes[1] > SAME_SOURCE * sizes[0]:
-        return "they were made from models of different sizes"
-    return ""
+    return sizes[1] <= SAME_SOURCE * sizes[0]
 
 
-def times_faster(fast: FieldVariant, slow: FieldVariant) -> float:
+def _times_faster(fast: FieldVariant, slow: FieldVariant) -> float:
     """How many times faster the first is in the field, by p50. 0: not known."""
     if not fast.latency_us_p50 or not slow.latency_us_p50:
         return 0.0
     return slow.latency_us_p50 / fast.latency_us_p50
 
 
-def is_clearly_faster(fast: FieldVariant, slow: FieldVariant) -> bool:
+def _is_clearly_faster(fast: FieldVariant, slow: FieldVariant) -> bool:
     """Whether it is faster by more than the width of a bucket, by p50 and by p10."""
     if not fast.latency_us_p10 or not slow.latency_us_p10:
         return False
-    return min(times_faster(fast, slow), slow.latency_us_p10 / fast.latency_us_p10) >= CLEARLY
+    return min(_times_faster(fast, slow), slow.latency_us_p10 / fast.latency_us_p10) >= CLEARLY
 
 
 def findings(profile: str, variants: Sequence[FieldVariant]) -> tuple[str, ...]:
@@ -150,8 +140,11 @@ def findings(profile: str, variants: Sequence[FieldVariant]) -> tuple[str, ...]:
                 f"{slow.name} (release {slow.release}): too few requests, {slow.requests:,} of "
                 f"{LEAST_REQUESTS:,}."
             )
-            continue
-        if best := fastest_beside(slow, newest):
+        elif slow.bench is None and len(newest) > 1:
+            found.append(
+                f"{slow.name} (release {slow.release}) is not compared: it has no lineage."
+            )
+        elif best := fastest_beside(slow, newest):
             found.append(faster_text(profile, best, slow))
     return tuple(found)
 
@@ -161,17 +154,15 @@ def fastest_beside(slow: FieldVariant, variants: Sequence[FieldVariant]) -> Fiel
     faster = [
         one
         for one in _newest_of_each(variants)
-        if not has_recipe_of(one, slow)
-        and not why_not_comparable(one, slow)
-        and is_clearly_faster(one, slow)
+        if not has_recipe_of(one, slow) and _compare(one, slow) and _is_clearly_faster(one, slow)
     ]
-    return max(faster, key=lambda one: times_faster(one, slow), default=None)
+    return max(faster, key=lambda one: _times_faster(one, slow), default=None)
 
 
 def faster_text(profile: str, fast: FieldVariant, slow: FieldVariant) -> str:
     """Such as: On raspberry_pi, B (release 2) was 1.3 times as fast in the field as A ..."""
     text = (
-        f"On {profile}, {fast.name} (release {fast.release}) was {times_faster(fast, slow):.2f} "
+        f"On {profile}, {fast.name} (release {fast.release}) was {_times_faster(fast, slow):.2f} "
         f"times as fast in the field as {slow.name} (release {slow.release}): p50 "
         f"{_ms(fast.latency_us_p50)} of {_counts(fast)}, {_ms(slow.latency_us_p50)} of "
         f"{_counts(slow)}."
