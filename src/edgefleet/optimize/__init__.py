@@ -44,6 +44,7 @@ def optimize(
     trainer: "Trainer | None" = None,
     recipes: "Sequence[Recipe]" = (),
     field: Path | None = None,
+    report: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
     """Find the best variant of a float model for each profile, and write a release folder.
@@ -58,7 +59,8 @@ def optimize(
     ``metric`` is the name of a metric of the task, or a function of outputs and truths. ``trainer``
     allows recipes that change the weights. ``recipes`` replace the table of ``candidates``.
     ``field`` is the answer of ``edgefleet model field --json``: latency and memory that the fleet
-    measured for the recipes of releases before, by which candidates are ranked again.
+    measured for the recipes of releases before, by which candidates are ranked again. ``report`` is
+    a file for the report, which is written there also if no variant qualifies.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 
@@ -94,5 +96,6 @@ def optimize(
         trainer=trainer,
         recipes=tuple(recipes),
         field=field,
+        report=report,
     )
     return run(request, progress)

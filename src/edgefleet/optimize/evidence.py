@@ -52,14 +52,24 @@ def write_evidence(
     write_lineage(folder, lineage(made, replace(making, wishes=wishes)))
     toml = folder / RELEASE_FILE
     toml.write_text(f'lineage = "{LINEAGE_FILE}"\n{toml.read_text()}')
-    report = Report(
+    write_report(folder / REPORT_FILE, whole_report(making, profiles, metric, keep, labels))
+
+
+def whole_report(
+    making: Making,
+    profiles: Sequence[ProfileOutcome],
+    metric: str,
+    keep: float,
+    labels: tuple[int, ...] = (),
+) -> Report:
+    """The report of all profiles, also where none has a variant."""
+    return Report(
         making.model,
         making.release,
         metric,
         tuple(profile_report(one, keep, labels) for one in profiles),
         _facts(making),
     )
-    write_report(folder / REPORT_FILE, report)
 
 
 def profile_report(
@@ -76,6 +86,7 @@ def profile_report(
         chosen=chosen.sha256 if chosen else None,
         front=tuple(one.sha256 for one in found if one is not None),
         text=outcome.text,
+        by_bench=outcome.by_bench.name if outcome.by_bench else "",
         labels=labels,
         sensitivity={name: _error(db) for name, db in outcome.sensitivity_db.items()},
         keep=keep,

@@ -18,7 +18,7 @@ from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
-from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.evidence import whole_report, write_evidence
 from edgefleet.optimize.in_field import read_field
 from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
 from edgefleet.optimize.ladder import worst_first
@@ -35,6 +35,7 @@ from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 from edgefleet.optimize.profiles import PROFILES, Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
+from edgefleet.optimize.report.page import write_report
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of, read_source
@@ -66,6 +67,7 @@ class Request:
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
     field: Path | None = None  # figures from the fleet, see ``in_field``
+    report: Path | None = None  # where report.html is written, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +148,19 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             if outcome.chosen is not None and outcome.chosen.candidate is not None:
                 chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
         folder = _release(request, draft, samples, unchanged, chosen)
+    digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+    making = _making(request, first, digests, started_at)
+    labels, keep = _labels(data), request.budget.keep
     if folder is not None:
-        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-        making = _making(request, first, digests, started_at)
-        write_evidence(
-            request.out, making, outcomes, metric.name, request.budget.keep, labels=_labels(data)
-        )
+        write_evidence(request.out, making, outcomes, metric.name, keep, labels=labels)
+    if request.report is not None:
+        write_report(request.report, whole_report(making, outcomes, metric.name, keep, labels))
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
+        labels=labels,
     )
 
 

@@ -184,8 +184,8 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         skipped=tuple(found.skipped),
         front=tuple(one.recipe for one in pareto_front(good)),
         chosen=chosen,
-        text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped)
-        + _by_field(best(on_bench), chosen),
+        text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped),
+        by_bench=_by_bench(best(on_bench), chosen),
         sensitivity_db=found.sensitivity,
     )
 
@@ -201,12 +201,12 @@ def _verdict(
     return f"No variant qualifies for {name}, because {reasons or 'no recipe fits it'}{more}"
 
 
-def _by_field(on_bench: Judgement | None, chosen: Judgement | None) -> str:
-    """A sentence, if the figures of the fleet changed the choice."""
+def _by_bench(on_bench: Judgement | None, chosen: Judgement | None) -> Recipe | None:
+    """The recipe that the bench alone would choose, if the figures of the fleet changed that."""
     before, after = (one.candidate if one else None for one in (on_bench, chosen))
     if before is None or (after is not None and after.sha256 == before.sha256):
-        return ""
-    return f" By the figures of the bench alone it would be {before.recipe.name}."
+        return None
+    return before.recipe
 
 
 def measurement(recipe: Recipe, facts: RunFacts, scored: Score, latency: Latency) -> Measurement:

@@ -109,6 +109,11 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report here, too: also if no variant qualifies.",
+)
 @click.option("--plots", is_flag=True, help="Draw the plots of report.html here, too.")
 @click.option(
     "--field",
@@ -165,7 +170,7 @@ def _lines(outcome: Outcome, keep: float, *, plots: bool) -> list[str]:
     from edgefleet.optimize.report import terminal
     from edgefleet.optimize.report.decisions import verdict
 
-    reports = [profile_report(one, keep) for one in outcome.profiles]
+    reports = [profile_report(one, keep, outcome.labels) for one in outcome.profiles]
     lines = [f"{one.profile}: {verdict(one)}" for one in reports]
     for profile, report in zip(outcome.profiles, reports, strict=True):
         lines += ["", f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile)]

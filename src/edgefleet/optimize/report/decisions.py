@@ -49,9 +49,9 @@ def verdict(profile: ProfileReport) -> str:
         if good == 1
         else f"because it has the greatest gain of the {good} that qualify"
     )
-    seen = " by the figures of the fleet" if judged.in_field else ""
+    other_choice = f" The bench alone would choose {profile.by_bench}." if profile.by_bench else ""
     return (
-        f"{one.recipe.name} was chosen, {why}{seen}: {size_text(one.size_bytes)} instead of "
+        f"{one.recipe.name} was chosen, {why}: {size_text(one.size_bytes)} instead of "
         f"{size_text(before.size_bytes)}, {time_text(one.latency.p50_s)} instead of "
-        f"{time_text(before.latency.p50_s)}. {judged.text}"
+        f"{time_text(before.latency.p50_s)}. {judged.text}{other_choice}"
     )
