@@ -109,7 +109,7 @@ def test_a_plan_says_that_another_recipe_was_faster_in_the_field(tmp_path: Path)
     ("recipe", "times", "finding"),
     [
         (INT8, 0, ()),
-        # Nobody knows that the model before was the same.
+        # It is not known whether the model before was the same.
         (None, 3, ("onnx fp32 (release 2) is not compared: it has no lineage.",)),
         (FP16, 3, ()),  # the same recipe: no choice
     ],

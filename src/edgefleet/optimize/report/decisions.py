@@ -19,7 +19,7 @@ def decision(judged: Judgement | None, profile: ProfileReport, figures: frozense
         return ""
     if judged.candidate.sha256 == profile.chosen and judged.refused is None:
         return " \u2013 chosen"
-    if judged.refused in figures:
+    if judged.refused is not None and judged.refused in figures:
         return f" \u2013 refused: {judged.refused.value}"
     return ""
 
