@@ -119,7 +119,8 @@ def _with_field(
         faster=faster if differs else one.faster,
     )
     seen = (
-        f"{faster:.2f} times the speed there, taking {anchor.candidate.recipe.name} as on the bench"
+        f"{faster:.2f} times the speed of the baseline, if {anchor.candidate.recipe.name} has the "
+        "bench's speed"
         if differs
         else "as the bench says"
     )
