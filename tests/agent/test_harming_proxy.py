@@ -6,7 +6,7 @@ Loop, link, downloads and files are the real ones, over real HTTP. Only the runt
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import msgspec
@@ -108,7 +108,7 @@ def publish(hub: FakeHub) -> None:
 
 
 @contextlib.contextmanager
-def device(proxy: HarmingProxy, token: str, seed: int) -> Iterator[None]:
+def device(proxy: HarmingProxy, token: str, seed: int) -> Generator[None]:
     """A device that is enrolled, with its loop in a thread."""
     disk, runtime, clock = MemoryStorage(), Runtime(), SystemClock()
     credential = Credential(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet.cli.model.compare import _cost_rows
+from edgefleet.cli.model.compare import cost_rows
 from edgefleet.optimize.comparison.costs import CostComparison, TimesFaster
 from edgefleet.optimize.measurement import Latency
 from edgefleet.protocol.field_figures import (
@@ -87,7 +87,7 @@ def test_a_comparison_says_how_sure_it_is(fleet: CommandLine, tmp_path: Path) ->
         by_p10=TimesFaster(times=1.0, low=0.9, high=1.1),
         memory_before_bytes=8 << 20, memory_after_bytes=2 << 20,
     )  # fmt: skip
-    assert dict(_cost_rows(costs)) == {
+    assert dict(cost_rows(costs)) == {
         "p50": "4 ms -> 2 ms, 2.00 times the speed (95 % interval 1.80 to 2.20)",
         "p10": "3 ms -> 3 ms, 1.00 times the speed (95 % interval 0.90 to 1.10) is not shown to differ",
         "measured": "1,200 rounds, batch 4, 1 thread",

@@ -211,10 +211,11 @@ def _rows(one: FileComparison) -> list[tuple[str, object]]:
             rows.append(("shown", found.text))
     if one.costs_text:
         rows.append(("latency", f"not measured: {one.costs_text}"))
-    return [*rows, *_cost_rows(one.costs)] if one.costs else rows
+    return [*rows, *cost_rows(one.costs)] if one.costs else rows
 
 
-def _cost_rows(costs: CostComparison) -> list[tuple[str, object]]:
+def cost_rows(costs: CostComparison) -> list[tuple[str, object]]:
+    """Latency and memory of both, each with how sure the difference is."""
     counts = (
         f"{costs.before.runs:,} rounds, batch {costs.batch}, {counted(costs.threads, 'thread')}"
     )
