@@ -62,7 +62,7 @@ def _data(count: int = 40) -> tuple[CalibrationData, EvaluationData]:
 def test_the_planted_sensitive_layer_comes_first(tmp_path: Path, planted: str) -> None:
     calibration, evaluation = _data()
     path = _chain(tmp_path / "m.onnx", planted)
-    ordered = worst_first(path, StaticInt8(), calibration, evaluation)
+    ordered = list(worst_first(path, StaticInt8(), calibration, evaluation))
     assert ordered[0] == f"layer_{planted}"
     assert sorted(ordered) == [f"layer_{name}" for name in "abcd"]
     quality = sensitivity(path, StaticInt8(), calibration, evaluation)
@@ -71,7 +71,7 @@ def test_the_planted_sensitive_layer_comes_first(tmp_path: Path, planted: str) -
 
 def test_a_model_with_a_fixed_batch_and_a_ragged_last_one_is_ranked(tmp_path: Path) -> None:
     path = _chain(tmp_path / "m.onnx", "b", batch=7)
-    ordered = worst_first(path, StaticInt8(), *_data(count=10))
+    ordered = list(worst_first(path, StaticInt8(), *_data(count=10)))
     assert ordered[0] == "layer_b"
 
 

@@ -36,12 +36,13 @@ _WEIGHT_LEVELS: Final = 127
 
 def worst_first(
     model: Path, step: StaticInt8, calibration: CalibrationData, evaluation: EvaluationData
-) -> tuple[str, ...]:
-    """The names of the nodes, the most sensitive first. A node without a name is left out.
+) -> dict[str, float]:
+    """``sensitivity``, the most sensitive node first. A node without a name is left out.
 
     Takes a run of the model over 64 cases for each node.
     """
-    return in_order(sensitivity(model, step, calibration, evaluation))
+    found = sensitivity(model, step, calibration, evaluation)
+    return {name: found[name] for name in in_order(found)}
 
 
 def in_order(quality_db: Mapping[str, float]) -> tuple[str, ...]:
