@@ -78,13 +78,25 @@ def test_the_bias_takes_back_the_shift_of_rounded_weights(name: str) -> None:
     step = StaticInt8(weight_bits=7)
     correct_biases(whole, step, [{"x": x[:20]}, {"x": x[20:]}])  # a ragged batch counts by case
     assert shift(whole) < 1e-4
-    rounded = {one.name: numpy_helper.to_array(one) for one in whole.graph.initializer}
-    (bias,) = (one for one in rounded if "/bias/" in one)
-    (weight,) = (one for one in rounded if "/rounded/" in one)
-    plain = {"w": rounded[weight], "b": weights.get("b", np.zeros_like(rounded[bias]))}
+    constants = {one.name: numpy_helper.to_array(one) for one in whole.graph.initializer}
+    assert set(constants) == {"w", "b" if "b" in weights else "w/bias"}
+    plain = {"w": constants["w"], "b": weights.get("b", np.zeros(len(constants["w"]), np.float32))}
     node = onnx.NodeProto.FromString(node.SerializeToString())
     node.input[:] = ["x", "w", "b"]
     assert shift(model([node], plain, shape)) > 3e-3  # without the correction
+
+
+def test_a_weight_of_two_layers_gets_a_bias_for_each() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["middle"], "first"),
+        helper.make_node("Gemm", ["middle", "w", "b"], ["y"], "second"),
+    ]
+    whole = model(nodes, {"w": normal(8, 8), "b": normal(8)}, (8,))
+    x = np.abs(normal(CASES, 8))
+    wanted = answers(whole, x).mean(axis=0)
+    correct_biases(whole, StaticInt8(weight_bits=7), [{"x": x}])
+    assert {one.name for one in whole.graph.initializer} == {"w/0", "w/1", "b/0", "b/1"}
+    assert answers(whole, x).mean(axis=0) == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("bits", [7, 8])

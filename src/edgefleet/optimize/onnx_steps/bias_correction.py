@@ -9,6 +9,7 @@ Weight Equalization and Bias Correction", section 4.2.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -58,15 +59,20 @@ def correct_biases(model: ModelProto, step: StaticInt8, batches: Iterable[Any]) 
     if not layers:
         return
     means = _means(model, {layer.node.input[0]: layer for layer in layers}, batches)
+    names = [name for node in model.graph.node for name in node.input]
+    shared = {name for name, count in Counter(names).items() if count > 1}
+    shared |= names_in_subgraphs(model.graph)
     for place, layer in enumerate(layers):
-        node = layer.node
-        bias = _add(model.graph, f"{node.input[1]}/bias/{place}",
-                    layer.corrected(means[node.input[0]]))  # fmt: skip
-        weight = _add(model.graph, f"{node.input[1]}/rounded/{place}", layer.rounded)
-        data = node.input[0]
-        del node.input[:]
-        node.input.extend([data, weight, bias])
-    _drop_unread(model.graph)
+        data, weight, *rest = layer.node.input
+        own = f"{weight}/{place}" if weight in shared else weight
+        bias = next(filter(None, rest), f"{own}/bias")
+        named = [own, f"{bias}/{place}" if bias in shared else bias]
+        values = (layer.rounded, layer.corrected(means[data]))
+        for name, value in zip(named, values, strict=True):
+            _put(model.graph, name, value)
+        del layer.node.input[:]
+        layer.node.input.extend([data, *named])
+    _drop_unread(model.graph, shared)
 
 
 def _layer(graph: GraphProto, node: NodeProto, step: StaticInt8) -> _Layer | None:
@@ -137,17 +143,22 @@ def _integer(node: NodeProto, name: str, otherwise: int) -> int:
     return next((int(one.i) for one in node.attribute if one.name == name), otherwise)
 
 
-def _add(graph: GraphProto, name: str, value: Array) -> str:
+def _put(graph: GraphProto, name: str, value: Array) -> None:
+    """Add the constant, or replace the one of that name."""
     from onnx import numpy_helper  # noqa: PLC0415
 
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-    return name
+    made = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    for one in graph.initializer:
+        if one.name == name:
+            one.CopyFrom(made)
+            return
+    graph.initializer.append(made)
 
 
-def _drop_unread(graph: GraphProto) -> None:
-    """Remove constants that no node reads any more."""
+def _drop_unread(graph: GraphProto, names: set[str]) -> None:
+    """Remove the constants of these names that no node reads any more."""
     read = {name for node in graph.node for name in node.input} | names_in_subgraphs(graph)
     read |= {info.name for info in graph.output}
-    kept = [one for one in graph.initializer if one.name in read]
+    kept = [one for one in graph.initializer if one.name in read or one.name not in names]
     del graph.initializer[:]
     graph.initializer.extend(kept)
