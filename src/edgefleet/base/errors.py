@@ -82,6 +82,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "step_failed": ErrorKind(
             _P, 422, _FIX, "Check the words of the tool, or leave the step out of the recipe."
         ),
+        "training_missing": ErrorKind(
+            _P, 422, _FIX, "Name a training function with --train, as FILE.py:function."
+        ),
+        "operators_unmapped": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Convert the model with operators of docs/optimize-tflite.md, or choose a profile "
+            "without the accelerator.",
+        ),
         "metric_failed": ErrorKind(
             _P,
             422,
@@ -216,6 +226,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "store_foreign": ErrorKind(
             _O, 500, _FIX, "Start the version that wrote the store, or give another data folder."
         ),
+        "data_dir_damaged": ErrorKind(
+            _O, 500, _FIX, "Restore a backup: `edgefleet hub restore BACKUP --data-dir DIR`."
+        ),
         # Errors on a device, or in its requests.
         "claim_used": ErrorKind(
             _D, 409, _NEVER, "Ask the operator for a new claim: a claim enrols one device."
@@ -267,6 +280,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Free memory on the device, raise the limit of its group or of the variant, or publish "
             "a smaller model.",
+        ),
+        "manifest_unreadable": ErrorKind(
+            _D, 422, _FIX, "Update the agent of the device, then offer the release again."
         ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."

@@ -38,12 +38,15 @@ _FAILURES: Final = frozenset(
     {
         "golden_failed",
         "step_failed",
+        "operators_unmapped",
+        "training_missing",
         "golden_refused",
         "inference_failed",
         "runtime_missing",
         "disk_full",
         "address_in_use",
         "data_dir_in_use",
+        "data_dir_damaged",
         "demo_failed",
     }
 )

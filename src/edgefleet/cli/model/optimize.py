@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 
 
+class Model(click.Path):
+    """A file or folder that exists, or a function of the publisher's code."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from edgefleet.optimize.torch_steps.reference import is_reference
+
+        return value if is_reference(str(value)) else super().convert(value, param, ctx)
+
+
 @verb(
     "optimize",
     hub=False,
@@ -30,6 +39,9 @@ if TYPE_CHECKING:
         "edgefleet model optimize cnn.onnx cnn.tflite --profile jetson_nano "  # noqa: ISC004
         "--profile raspberry_pi --calibration train.npz --evaluate test.npz --model digits "
         "--release 3 --out ./digits-3 --budget 30m --baseline ./digits-2 --json",
+        "edgefleet model optimize net.py:trained --train net.py:train --python torch/bin/python "  # noqa: ISC004
+        "--profile generic_x86 --calibration train.npz --evaluate test.npz --model digits "
+        "--release 4 --out ./digits-4 --budget 2h",
     ),
     exits=(Exit.FAILED,),
 )
@@ -38,7 +50,7 @@ if TYPE_CHECKING:
     nargs=-1,
     required=True,
     metavar="MODEL...",
-    type=click.Path(path_type=Path, exists=True),
+    type=Model(path_type=Path, exists=True),
 )
 @click.option(
     "--profile",
@@ -46,7 +58,14 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A hardware class; repeat it for more.",
+    help="A hardware class of `model profiles`; repeat it for more.",
+)
+@click.option(
+    "--profiles",
+    "own_profiles",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FOLDER",
+    help="A folder of profiles of your own, or one file, as for `model profiles`.",
 )
 @click.option(
     "--calibration",
@@ -107,6 +126,24 @@ if TYPE_CHECKING:
 )
 @click.option("--metric", default="", metavar="NAME", help="Such as f1. Default: by the task.")
 @click.option(
+    "--train",
+    default="",
+    metavar="FUNCTION",
+    help="Trains pruned models and students: FILE.py:function or package.module:function.",
+)
+@click.option(
+    "--student",
+    "students",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Returns a smaller model to be taught; repeat it. Default: a quarter of the channels.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The Python that has PyTorch. Default: that of this program.",
+)
+@click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
 @click.option(
@@ -119,14 +156,15 @@ def optimize(
     invocation: Invocation,
     /,
     *,
-    models: tuple[Path, ...],
+    models: tuple[Path | str, ...],
     profiles: tuple[str, ...],
     compare: tuple[tuple[str, object], ...],
     **wishes: Any,
 ) -> int | None:
     """Find the best variant of a float model for each profile.
 
-    MODEL is an ONNX file, a TFLite file, or both of the same model. Each candidate is built, run on
+    MODEL is an ONNX file, a TFLite file, or both of the same model; or a PyTorch model: a file, or
+    FILE.py:function, the function that returns it. Each candidate is built, run on
     the evaluation data in its own runtime at the batch of the profile, and judged: it must keep
     the accuracy, be inside the limits of the profile, and be smaller or faster. The variant with
     the greatest gain (times smaller by times faster) goes into a release folder, ready for
