@@ -32,7 +32,7 @@ from edgefleet.serving.runtime_versions import FormatVersions
 CASES = 1000
 SPECS = (TensorSpec(name="x", datatype="FP32", shape=(-1, 4)),)
 FACTS = ModelFacts(SPECS, SPECS, FormatVersions(9, 17))
-X86 = PROFILES["generic_x86"]
+X86 = replace(PROFILES["generic_x86"], weight_bits=8)  # the names of recipes stay short
 FLOAT = Recipe(runtime="onnx")
 HALF = Recipe(runtime="onnx", steps=(Half(),))
 STATIC = Recipe(runtime="onnx", steps=(StaticInt8(),))
@@ -259,6 +259,14 @@ def test_activations_are_those_of_the_profile() -> None:
     assert signed in recipes
     assert CLEAN_STATIC not in recipes
     assert with_other_activations(arm, recipes)[-1] == CLEAN_STATIC
+
+
+def test_weights_have_the_bits_of_the_profile() -> None:
+    for name, bits in (("generic_x86", 7), ("arm64", 8)):
+        recipes = recipes_for(PROFILES[name], "onnx", frozenset(), has_trainer=False)
+        static = [step for one in recipes for step in one.steps if isinstance(step, StaticInt8)]
+        assert static
+        assert {step.weight_bits for step in static} == {bits}
 
 
 def test_a_profile_gets_precisions_that_it_computes_in() -> None:
