@@ -142,6 +142,10 @@ async def _model(hub: Hub, request: Request, _by: Principal) -> Answer:
     return hub.model(request.path_params["model"])
 
 
+async def _model_field(hub: Hub, request: Request, _by: Principal) -> Answer:
+    return hub.model_field(request.path_params["model"])
+
+
 async def _release(hub: Hub, request: Request, _by: Principal) -> Answer:
     return hub.release(request.path_params["model"], request.path_params["release"])
 
@@ -292,6 +296,7 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "publish": _publish,
     "models": _models,
     "model": _model,
+    "model_field": _model_field,
     "release": _release,
     "release_why": _release_why,
     "devices": _devices,

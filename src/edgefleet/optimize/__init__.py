@@ -47,6 +47,8 @@ def optimize(
     students: Sequence[str] = (),
     python: Path | None = None,
     recipes: "Sequence[Recipe]" = (),
+    field: Path | None = None,
+    report: Path | None = None,
     own_profiles: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
@@ -64,7 +66,10 @@ def optimize(
     None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
     outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
     table of ``candidates``. ``own_profiles`` is a folder or a file of profiles, besides those of
-    ``model profiles``.
+    ``model profiles``. ``field`` is the answer of ``edgefleet model field --json``: latency and
+    memory that the fleet measured for the recipes of releases before, by which candidates are
+    ranked again. ``report`` is a file for the report, which is written there also if no variant
+    qualifies.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 
@@ -110,5 +115,7 @@ def optimize(
             recipes=tuple(recipes),
             students=tuple(students),
             own_profiles=own_profiles,
+            field=field,
+            report=report,
         )
         return run(request, progress)

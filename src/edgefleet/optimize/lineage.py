@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,6 @@ from edgefleet.protocol.lineage import (
     BuildDefinition,
     Builder,
     BuildMetadata,
-    Digests,
     Evaluation,
     Provenance,
     Resource,
@@ -52,6 +51,7 @@ class Making:
 
     ``data`` are the digests of data sets by purpose, such as ``calibration``. ``tools`` and
     ``machine`` are ``tool_versions()`` and ``machine_facts()`` of the machine that made them.
+    ``wishes`` are further parameters that the publisher gave, such as the metric.
     """
 
     model: str
@@ -62,6 +62,7 @@ class Making:
     machine: Mapping[str, object]
     started_at: float
     finished_at: float
+    wishes: Mapping[str, object] = field(default_factory=dict)
 
 
 def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
@@ -71,7 +72,7 @@ def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
     name = f"{BUILD_TYPE}/{making.model}/{making.release}/{making.source.sha256}/{started}"
     return Statement(
         subject=tuple(
-            Resource(name=file, digest=Digests(sha256=digest)) for file, digest in files.items()
+            Resource(name=file, digest={"sha256": digest}) for file, digest in files.items()
         ),
         predicate=Provenance(
             build_definition=BuildDefinition(
@@ -79,9 +80,13 @@ def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
                 external_parameters={
                     "model": making.model,
                     "release": making.release,
+                    "profiles": [one.profile for one in made],
+                    **making.wishes,
+                },
+                internal_parameters={
+                    "machine": dict(making.machine),
                     "recipes": {one.profile: one.recipe.name for one in made},
                 },
-                internal_parameters={"machine": dict(making.machine)},
                 resolved_dependencies=tuple(_dependencies(making)),
             ),
             run_details=RunDetails(
@@ -118,16 +123,16 @@ def _dependencies(making: Making) -> list[Resource]:
     found = [
         Resource(
             name="source model",
-            digest=Digests(sha256=source.sha256),
+            digest={"sha256": source.sha256},
             annotations=dict(source.lineage),
         )
     ]
     found += [
-        Resource(name=f"parent {number}", digest=Digests(sha256=digest))
+        Resource(name=f"parent {number}", digest={"sha256": digest})
         for number, digest in enumerate(source.parents, 1)
     ]
     found += [
-        Resource(name=f"{purpose} data", digest=Digests(sha256=digest))
+        Resource(name=f"{purpose} data", digest={"sha256": digest})
         for purpose, digest in sorted(making.data.items())
     ]
     return found

@@ -20,7 +20,8 @@ from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.conversion.source import with_tflite
 from edgefleet.optimize.data_files import read_calibration, read_evaluation
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
-from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.evidence import whole_report, write_evidence
+from edgefleet.optimize.in_field import read_field
 from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
@@ -36,12 +37,14 @@ from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
+from edgefleet.optimize.report.page import write_report
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of, read_source
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
+from edgefleet.protocol.field_figures import FieldVariant
 
 _MIB: Final = 1 << 20
 _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
@@ -66,6 +69,8 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    field: Path | None = None  # figures from the fleet, see ``in_field``
+    report: Path | None = None  # where report.html is written, too
     students: Sequence[str] = ()  # of distillation, instead of those of the table
     own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
@@ -120,6 +125,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
     earlier = _earlier(request.baseline)
+    in_field = read_field(request.field, request.wanted.model) if request.field else {}
     end = time.monotonic() + request.time_s
     cache = Cache(request.cache_dir or default_folder())
     with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
@@ -140,7 +146,10 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             )  # fmt: skip
             bench = _Bench(builder, measurer, data, metric)
             left = (end - time.monotonic()) / (len(profiles) - place)
-            plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
+            plan = _plan(
+                request, profile, runtime, sources, left_s=left, data=(calibration, data),
+                in_field=in_field.get(profile.name, ()),
+            )  # fmt: skip
             outcome = search(plan, bench, progress)
             limits = bench.limits(CHILD_TIME_S)
             unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
@@ -152,16 +161,26 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
             outcomes.append(outcome)
             progress(outcome.text)
         folder = _release(request, draft, samples, unchanged, chosen)
+    digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+    making = _making(request, first, digests, started_at)
+    labels, keep = _labels(data), request.budget.keep
     if folder is not None:
-        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-        making = _making(request, first, digests, started_at)
-        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
+        write_evidence(request.out, making, outcomes, metric.name, keep, labels=labels)
+    if request.report is not None:
+        write_report(request.report, whole_report(making, outcomes, metric.name, keep, labels))
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
+        labels=labels,
     )
+
+
+def _labels(data: EvaluationData) -> tuple[int, ...]:
+    """The class of each case. Empty where cases have no class."""
+    found = data.truth.get("label")
+    return () if found is None else tuple(int(one) for one in found)
 
 
 def _source(model: Path | SourceModel) -> SourceModel:
@@ -206,6 +225,7 @@ def _plan(
     *,
     left_s: float,
     data: tuple[CalibrationData, EvaluationData],
+    in_field: Sequence[FieldVariant],
 ) -> Plan:
     source = sources[runtime]
     recipes: Sequence[Recipe] = tuple(
@@ -236,6 +256,7 @@ def _plan(
         end=time.monotonic() + left_s - latency_s,
         worst_first=_worst_first(*data) if runtime == "onnx" else None,
         latency_s=latency_s,
+        field=in_field,
     )
 
 
@@ -258,7 +279,7 @@ def _metric(draft: Draft, request: Request) -> Metric:
 
 
 def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+    def ordered(model: Path, step: StaticInt8) -> Mapping[str, float]:
         return worst_first(model, step, calibration, evaluation)
 
     return ordered

@@ -20,6 +20,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "trusted": _VIEW,
         "models": _VIEW,
         "model": _VIEW,
+        "model_field": _VIEW,
         "release": _VIEW,
         "release_why": _VIEW,
         "devices": _VIEW,
