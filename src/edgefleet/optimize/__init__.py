@@ -3,13 +3,16 @@
 ``optimize`` is the same as ``edgefleet model optimize``. docs/optimize.md is the user's page.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgefleet.optimize.data_files import Data
     from edgefleet.optimize.evaluation_data import Arrays
     from edgefleet.optimize.outcome import Outcome
+    from edgefleet.optimize.preprocessing import Preprocessing
     from edgefleet.optimize.recipe import Recipe
     from edgefleet.optimize.source_model import Trainer
     from edgefleet.protocol.release import Task
@@ -22,11 +25,11 @@ def _silent(_line: str) -> None:
 
 
 def optimize(
-    models: Path | Sequence[Path],
+    models: Path | str | Sequence[Path | str],
     *,
     profiles: Sequence[str],
-    calibration: Path,
-    evaluate: Path,
+    calibration: "Data",
+    evaluate: "Data",
     model: str,
     release: str,
     out: Path,
@@ -43,24 +46,35 @@ def optimize(
     metric: "str | Callable[[Arrays, Arrays], object]" = "",
     trainer: "Trainer | None" = None,
     recipes: "Sequence[Recipe]" = (),
+    images: "Preprocessing | None" = None,
+    tracking_uri: str = "",
+    converter_python: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
     """Find the best variant of a float model for each profile, and write a release folder.
 
-    ``models`` is the ONNX file, the TFLite file, or both of the same model. ``calibration`` and
-    ``evaluate`` are ``.npz`` files as for ``model init --samples``. A variant keeps at least the
-    share ``keep`` of the metric. ``budget_s`` is the time in seconds, divided among the profiles;
-    a search that ends early continues from its cache when it is called again. ``latency_s`` and
-    ``size_bytes`` are limits of a variant; the memory limit is that of the profile. ``baseline`` is
-    the release folder that devices have now, for the size of an update. ``compare`` has keys of the
-    table [compare] of release.toml. ``threads`` are those of a run; None: those of the profile.
-    ``metric`` is the name of a metric of the task, or a function of outputs and truths. ``trainer``
-    allows recipes that change the weights. ``recipes`` replace the table of ``candidates``.
+    ``models`` is a file, a folder or an address of MLflow (docs/optimize-inputs.md), or an ONNX
+    file and a TFLite file of the same model. ``calibration`` and ``evaluate`` are ``.npz`` files as
+    for ``model init --samples``, folders of images (then ``images`` is their preprocessing),
+    arrays by name, or functions that return those or an iterable of batches.
+
+    A variant keeps at least the share ``keep`` of the metric. ``budget_s`` is the time in seconds,
+    divided among the profiles; a search that ends early continues from its cache when it is called
+    again. ``latency_s`` and ``size_bytes`` are limits of a variant; the memory limit is that of the
+    profile. ``baseline`` is the release folder that devices have now, for the size of an update.
+    ``compare`` has keys of the table [compare] of release.toml. ``threads`` are those of a run;
+    None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
+    outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
+    table of ``candidates``.
+
+    ``tracking_uri`` is the MLflow server. ``converter_python`` is a Python with the packages that
+    convert XGBoost, LightGBM, Keras and TensorFlow models; None: this one.
 
     Returns the outcome on each profile. ``folder`` is None if no variant qualifies.
 
     Raises PublisherError: the errors of ``inspect_model``, ``calibration_invalid``,
-    ``evaluation_invalid``, ``release_file_invalid``, ``golden_failed``.
+    ``evaluation_invalid``, ``release_file_invalid``, ``golden_failed``; DeviceError
+    ``runtime_missing`` without a package that the model or the data need; NetworkError.
     """
     from edgefleet.optimize.measurement import Budget  # noqa: PLC0415 - numpy, and more
     from edgefleet.optimize.new_release import Wanted  # noqa: PLC0415
@@ -68,7 +82,7 @@ def optimize(
     from edgefleet.optimize.run_model import runner  # noqa: PLC0415
 
     request = Request(
-        models=[models] if isinstance(models, Path) else list(models),
+        models=[models] if isinstance(models, Path | str) else list(models),
         profiles=list(profiles),
         calibration=calibration,
         evaluate=evaluate,
@@ -90,5 +104,8 @@ def optimize(
         metric=metric,
         trainer=trainer,
         recipes=tuple(recipes),
+        images=images,
+        tracking_uri=tracking_uri,
+        converter_python=converter_python or Path(sys.executable),
     )
     return run(request, progress)

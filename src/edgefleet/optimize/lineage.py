@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,7 +50,8 @@ class MadeVariant:
 class Making:
     """Sources, data, tools and machine of the variants. Times in seconds since 1970.
 
-    ``data`` are the digests of data sets by purpose, such as ``calibration``. ``tools`` and
+    ``data`` are the digests of data sets by purpose, such as ``calibration``, and ``data_facts``
+    say how they were made, such as the preprocessing of images. ``tools`` and
     ``machine`` are ``tool_versions()`` and ``machine_facts()`` of the machine that made them.
     """
 
@@ -62,6 +63,7 @@ class Making:
     machine: Mapping[str, object]
     started_at: float
     finished_at: float
+    data_facts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
@@ -127,7 +129,11 @@ def _dependencies(making: Making) -> list[Resource]:
         for number, digest in enumerate(source.parents, 1)
     ]
     found += [
-        Resource(name=f"{purpose} data", digest=Digests(sha256=digest))
+        Resource(
+            name=f"{purpose} data",
+            digest=Digests(sha256=digest),
+            annotations=making.data_facts.get(purpose, {}),
+        )
         for purpose, digest in sorted(making.data.items())
     ]
     return found

@@ -1,6 +1,7 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from edgefleet.optimize.building import Builder, Built
 from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
-from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.data_checks import check_alike
+from edgefleet.optimize.data_files import Data, DataReader
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
 from edgefleet.optimize.evidence import write_evidence
-from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
+from edgefleet.optimize.inputs.conversion import Converter
+from edgefleet.optimize.inputs.read_models import ModelReader
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
 from edgefleet.optimize.lineage import Making, tool_versions
@@ -31,12 +34,13 @@ from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
+from edgefleet.optimize.preprocessing import Preprocessing
 from edgefleet.optimize.profiles import PROFILES, Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
-from edgefleet.optimize.source import by_runtime, operators_of, read_source
+from edgefleet.optimize.source import by_runtime, operators_of
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.techniques import measured_runtime
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
@@ -49,10 +53,10 @@ _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 class Request:
     """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
-    models: Sequence[Path]
+    models: Sequence[Path | str]
     profiles: Sequence[str]
-    calibration: Path
-    evaluate: Path
+    calibration: Data
+    evaluate: Data
     wanted: Wanted
     out: Path
     runner: Runner
@@ -64,6 +68,9 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    images: Preprocessing | None = None  # of folders of images
+    tracking_uri: str = ""  # of the MLflow server
+    converter_python: Path = Path(sys.executable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,48 +110,51 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
     """
     check_free(request.out)
+    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
+        return _run(request, Path(name), progress)
+
+
+def _run(request: Request, work: Path, progress: Progress) -> Outcome:
+    """Optimise. ``work`` is an empty folder."""
     started_at = time.time()
     profiles = [_profile(name) for name in request.profiles]
-    sources = by_runtime(list(map(_source, request.models)))
+    cache = Cache(request.cache_dir or default_folder())
+    given = _given(request, cache, work)
+    sources, calibration, samples = given.sources, given.calibration, given.samples
     first = next(iter(sources.values()))
-    calibration = read_calibration(request.calibration, first.facts)
-    samples = read_evaluation(request.evaluate, first.facts)
     draft = draft_of(first.facts, samples, request.wanted)
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
     earlier = _earlier(request.baseline)
     end = time.monotonic() + request.time_s
-    cache = Cache(request.cache_dir or default_folder())
-    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
-        work = Path(name)
-        write_arrays(work / "calibration", calibration.inputs)
-        write_arrays(work / "evaluation", data.inputs)
-        builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
-        digest = arrays_digest(data.inputs)
-        outcomes: list[ProfileOutcome] = []
-        chosen: list[Chosen] = []
-        unchanged: Chosen | None = None
-        for place, profile in enumerate(profiles):
-            runtime = _runtime(profile, sources)
-            measurer = Measurer(
-                cache, profile, work / "evaluation", digest, _threads(request, profile),
-                earlier.get(profile.name),
-            )  # fmt: skip
-            bench = _Bench(builder, measurer, data, metric)
-            left = (end - time.monotonic()) / (len(profiles) - place)
-            plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
-            outcome = search(plan, bench, progress)
-            outcomes.append(outcome)
-            progress(outcome.text)
-            limits = bench.limits(CHILD_TIME_S)
-            unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
-            if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
-        folder = _release(request, draft, samples, unchanged, chosen)
+    write_arrays(work / "calibration", calibration.inputs)
+    write_arrays(work / "evaluation", data.inputs)
+    builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
+    digest = arrays_digest(data.inputs)
+    outcomes: list[ProfileOutcome] = []
+    chosen: list[Chosen] = []
+    unchanged: Chosen | None = None
+    for place, profile in enumerate(profiles):
+        runtime = _runtime(profile, sources)
+        measurer = Measurer(
+            cache, profile, work / "evaluation", digest, _threads(request, profile),
+            earlier.get(profile.name),
+        )  # fmt: skip
+        bench = _Bench(builder, measurer, data, metric)
+        left = (end - time.monotonic()) / (len(profiles) - place)
+        plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
+        outcome = search(plan, bench, progress)
+        outcomes.append(outcome)
+        progress(outcome.text)
+        limits = bench.limits(CHILD_TIME_S)
+        unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
+        if outcome.chosen is not None and outcome.chosen.candidate is not None:
+            chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
+    folder = _release(request, draft, samples, unchanged, chosen)
     if folder is not None:
         digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-        making = _making(request, first, digests, started_at)
+        making = _making(request, first, digests, given.data_facts, started_at)
         write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
     return Outcome(
         model=request.wanted.model,
@@ -154,18 +164,43 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     )
 
 
-def _source(path: Path) -> SourceModel:
-    return read_mlflow(path) if is_mlflow(path) else read_source(path)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the publisher gave, read and checked."""
+
+    sources: Mapping[str, SourceModel]
+    calibration: CalibrationData
+    samples: Samples
+    data_facts: Mapping[str, Mapping[str, object]]
+
+
+def _given(request: Request, cache: Cache, work: Path) -> _Given:
+    """Read models and data. ``work`` gets what is fetched and prepared."""
+    fetched = work / "models"
+    fetched.mkdir()
+    converter = Converter(cache, request.converter_python)
+    reader = ModelReader(fetched, converter, request.tracking_uri)
+    sources = by_runtime(reader.read(request.models))
+    data = DataReader(next(iter(sources.values())).facts, work, request.images)
+    calibration = data.calibration(request.calibration)
+    samples = data.evaluation(request.evaluate)
+    check_alike(calibration.inputs, samples.inputs)
+    return _Given(sources, calibration, samples, data.facts)
 
 
 def _making(
-    request: Request, source: SourceModel, digests: Mapping[str, str], started_at: float
+    request: Request,
+    source: SourceModel,
+    digests: Mapping[str, str],
+    data_facts: Mapping[str, Mapping[str, object]],
+    started_at: float,
 ) -> Making:
     return Making(
         model=request.wanted.model,
         release=request.wanted.release,
         source=source,
         data=digests,
+        data_facts=data_facts,
         tools=tool_versions(),
         machine=machine_facts(),
         started_at=started_at,
