@@ -23,7 +23,7 @@ settings.load_profile("edgefleet")
 TESTS = Path(__file__).parent
 LOG_CHARS = 8_000  # of each log, in the report of a failed test
 MAY_BE_SKIPPED = re.compile(
-    "h2spec (needs Go|could not be built)|PyTorch is missing|the detector is not here"
+    "h2spec (needs Go|could not be built)|PyTorch is missing|TensorFlow is missing|the detector is not here"
 )
 FAST = frozenset(
     {
