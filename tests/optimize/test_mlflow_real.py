@@ -35,7 +35,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Logged:
-    """What is on the server."""
+    """The server, and the ids of the run and of the model on it."""
 
     url: str
     run_id: str

@@ -15,7 +15,7 @@ Purpose = Literal["calibration", "evaluation"]
 
 _PIECE: Final = 1 << 22  # values that are checked at once
 _LEAST_CASES: Final = 50  # with fewer, ranges say too little
-_CASES: Final = 1_000  # whose ranges are compared
+_CASES: Final = 1_000  # compared, of each of the two
 _OUTSIDE: Final = 0.25
 _SLACK: Final = 0.01
 

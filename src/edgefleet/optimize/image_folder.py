@@ -87,11 +87,11 @@ def read_images(
         run_child(_MODULE, request, ImageAnswer, free_limits(), what="Reading the images")
     except PublisherError as error:
         raise data_error(purpose, error.field or folder.name, error.message, _HINT) from error
-    told: dict[str, object] = {"images": len(files), "preprocessing": to_builtins(how)}
+    how_made: dict[str, object] = {"images": len(files), "preprocessing": to_builtins(how)}
     if names is not None:
-        told["classes"] = names
+        how_made["classes"] = names
     inputs = {spec.name: np.load(request.made, mmap_mode="r", allow_pickle=False)}
-    return ImageData(inputs, None if labels is None else labels[rows], told)
+    return ImageData(inputs, None if labels is None else labels[rows], how_made)
 
 
 def _input(facts: ModelFacts, how: Preprocessing, purpose: Purpose) -> TensorSpec:

@@ -166,7 +166,7 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What the publisher gave, read and checked."""
+    """The models and the data of the publisher, read and checked."""
 
     sources: Mapping[str, SourceModel]
     calibration: CalibrationData
