@@ -166,6 +166,7 @@ def answers(path: Path) -> Any:
 def test_weights_in_files_beside_the_model_are_brought_into_it(tmp_path: Path) -> None:
     (source,) = read(with_weights_beside(tmp_path))
     assert source.path.parent != tmp_path
+    assert source.parents == (sha256_hex((tmp_path / "cnn.onnx").read_bytes()),)
     assert source.path.stat().st_size > (tmp_path / "weights.bin").stat().st_size
     assert np.array_equal(answers(source.path), answers(tmp_path / "whole.onnx"))
 

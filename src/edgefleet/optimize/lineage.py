@@ -31,7 +31,7 @@ from edgefleet.protocol.wire import encode
 
 LINEAGE_FILE: Final = "lineage.json"
 _TOOLS: Final = ("edgefleet", "onnx", "onnxruntime", "numpy", "onnxslim", "ai-edge-litert",
-                 "ai-edge-quantizer", "skl2onnx")  # fmt: skip
+                 "ai-edge-quantizer", "skl2onnx", "pillow")  # fmt: skip
 _SINGLE_CASES: Final = ("cases", "resampled")  # they say much of the data, and are long
 
 

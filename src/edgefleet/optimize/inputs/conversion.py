@@ -24,7 +24,6 @@ from edgefleet.protocol.device import Digest
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.limits import MODEL_BYTES
 
-PYTHON_VARIABLE: Final = "EDGEFLEET_CONVERTER_PYTHON"
 _MODULE: Final = "edgefleet.optimize.inputs.convert_process"
 _ANSWER: Final = "converted.json"
 _FILES: Final = 1_000  # of a SavedModel

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.inputs.conversion import Converter
 from edgefleet.optimize.inputs.mlflow_address import is_mlflow_address
 from edgefleet.optimize.inputs.mlflow_folder import read_mlflow
@@ -56,7 +57,9 @@ class ModelReader:
     def _local(self, path: Path, work: Path) -> list[SourceModel]:
         match kind := format_of(path):
             case "file":
-                return [read_source(with_weights_inside(path, work))]
+                whole = with_weights_inside(path, work)
+                parents = () if whole == path else (file_sha256(path),)
+                return [replace(read_source(whole), parents=parents)]
             case "mlflow":
                 logged = read_mlflow(path)
                 return [
