@@ -32,7 +32,7 @@ help:
 	@echo "make models-tflite a published TFLite detector, 32 MB with its package (npm), for a long test"
 	@echo "make torch        .venv-torch, 5 GB: PyTorch, for pruning, distillation and their tests"
 	@echo "make mlflow       an MLflow server, 0.7 GB, for the tests of models:/ and runs:/"
-	@echo "make trees        XGBoost and LightGBM with their converter, 0.4 GB, for tests"
+	@echo "make trees        XGBoost and LightGBM with their converter, 0.3 GB, for tests"
 	@echo "make keras        Keras and TensorFlow with their converters, 2 GB, for tests"
 	@echo "make optimize-models real models and data for bench-optimize, trained here; MINUTES=15 for each of three"
 	@echo "make bench-optimize variants of real models: size, latency, accuracy, and what is refused"

@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -62,16 +63,18 @@ def _xgboost(path: Path) -> tuple[Any, list[str], _Predict, list[Array]]:
     count = booster.num_features()
     columns = list(booster.feature_names or (f"f{number}" for number in range(count)))
     booster.feature_names = None  # the converter knows f0, f1, ... only
-    frame: Any = booster.trees_to_dataframe()
-    places = [
-        np.asarray(frame["Split"][frame["Feature"] == f"f{number}"], np.float64)
-        for number in range(count)
-    ]
+    places: list[list[float]] = [[] for _ in columns]
+    waiting: list[Any] = [json.loads(tree) for tree in booster.get_dump(dump_format="json")]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.get("children", ())
+        if isinstance(node.get("split_condition"), int | float):
+            places[int(node["split"].removeprefix("f"))].append(float(node["split_condition"]))
 
     def predict(inputs: Array) -> Any:
         return booster.inplace_predict(inputs)
 
-    return booster, columns, predict, places
+    return booster, columns, predict, [np.array(one) for one in places]
 
 
 def _lightgbm(path: Path) -> tuple[Any, list[str], _Predict, list[Array]]:
@@ -124,7 +127,8 @@ def _check(path: Path, made: Path, predict: _Predict, inputs: Array) -> None:
 
 
 def _words(error: Exception) -> str:
-    return shortened(" ".join(str(error).split()), DETAIL_CHARS)
+    first = str(error).partition("\nStack trace")[0]  # XGBoost adds its own
+    return shortened(" ".join(first.split()), DETAIL_CHARS)
 
 
 def _unsupported(path: Path, words: str) -> PublisherError:
