@@ -21,6 +21,7 @@ settings.register_profile(
 settings.load_profile("edgefleet")
 
 TESTS = Path(__file__).parent
+LEFT_OPEN = 40  # descriptors of caches and of fixtures of a wider scope
 LOG_CHARS = 8_000  # of each log, in the report of a failed test
 MAY_BE_SKIPPED = re.compile(
     "h2spec (needs Go|could not be built)|PyTorch is missing|TensorFlow is missing|the detector is not here"
@@ -71,6 +72,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_slow = any(item.iter_markers("slow")) or any(item.iter_markers("browser"))
         if place.parts[0] in FAST and place.as_posix() not in NOT_FAST and not is_slow:
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.fixture(autouse=True)
+def _closes_its_descriptors() -> Generator[None]:
+    """Fail a test that leaves many descriptors open: a process that runs many such tests runs out."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    yield
+    left = len(list(Path("/proc/self/fd").iterdir())) - before
+    assert left <= LEFT_OPEN, f"{left} descriptors are left open"
 
 
 @pytest.hookimpl(wrapper=True)

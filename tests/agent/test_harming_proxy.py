@@ -6,7 +6,7 @@ Loop, link, downloads and files are the real ones, over real HTTP. Only the runt
 import contextlib
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 
 import msgspec
@@ -107,8 +107,9 @@ def publish(hub: FakeHub) -> None:
     )  # fmt: skip
 
 
-def device(proxy: HarmingProxy, token: str, seed: int) -> Loop:
-    """The loop of a device that is enrolled."""
+@contextlib.contextmanager
+def device(proxy: HarmingProxy, token: str, seed: int) -> Generator[None]:
+    """A device that is enrolled, with its loop in a thread."""
     disk, runtime, clock = MemoryStorage(), Runtime(), SystemClock()
     credential = Credential(
         hub=proxy.url, device="device", token=token, checkin_url=proxy.url, interval_s=INTERVAL_S
@@ -116,10 +117,11 @@ def device(proxy: HarmingProxy, token: str, seed: int) -> Loop:
     enrolment = Enrolment(claim="", name="device", facts=FACTS, labels={})
     hub = HubLink(proxy.url, credential, enrolment, disk, HttpLink, entropy=SeededEntropy(seed))
     make: Callable[[Callable[[], None]], Runtime] = lambda _: runtime  # noqa: E731 - as the loop asks
+    downloads = HttpLink(proxy.url)
     parts = Parts(
         slots=Slots(disk),
         hub=hub,
-        fetcher=Fetcher(disk, HttpLink(proxy.url), hub.headers, clock),
+        fetcher=Fetcher(disk, downloads, hub.headers, clock),
         prover=runtime,  # type: ignore[arg-type] - what the loop asks of it
         make_supervisor=make,  # type: ignore[arg-type] - what the loop asks of it
         open_envelope=Trust((KEY.public.text,)).open,
@@ -129,7 +131,16 @@ def device(proxy: HarmingProxy, token: str, seed: int) -> Loop:
         describe=partial(status_of, version="1", device="device", hub=proxy.url),
         notifier=Notifier({}, clock.monotonic),
     )
-    return Loop(parts, AgentState(interval_s=INTERVAL_S), FACTS)
+    loop = Loop(parts, AgentState(interval_s=INTERVAL_S), FACTS)
+    running = threading.Thread(target=loop.run, kwargs={"keep_serving": False})
+    running.start()
+    try:
+        yield
+    finally:
+        loop.stop()
+        running.join(30)
+        hub.close()
+        downloads.close()
 
 
 @pytest.mark.parametrize(
@@ -148,11 +159,7 @@ def test_devices_behind_a_proxy_that_harms_answers_all_end_on_the_release(
             publish(hub)
             proxy = stack.enter_context(harming_proxy(hub.url, seed=seed, share=0.3))
             hub.url = proxy.url  # also for check-ins
-            loop = device(proxy, hub.token, seed)
-            running = threading.Thread(target=loop.run, kwargs={"keep_serving": False})
-            running.start()
-            stack.callback(running.join, 30)
-            stack.callback(loop.stop)
+            stack.enter_context(device(proxy, hub.token, seed))
             hubs.append(hub)
             proxies.append(proxy)
         for hub in hubs:

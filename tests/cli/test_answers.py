@@ -333,6 +333,7 @@ STEPS = frozenset(
         "reload",
         "replace",
         "report",
+        "restore",
         "retry",
         "run",
         "see",

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import select
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet.base.ids import sha256_hex
+from edgefleet.base.readable import wait_readable
 from edgefleet.cli.exits import Exit
 from edgefleet.examples import FOLDER
 from edgefleet.protocol.operator import ArtifactView, TrustedKeys, TrustKey
@@ -35,7 +35,7 @@ def on_terminal(home: Path, *args: str) -> tuple[int, str, str]:
         os.close(theirs)
         shown = b""
         deadline = time.monotonic() + WAIT_S
-        while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        while wait_readable(ours, max(0.0, deadline - time.monotonic())):
             try:
                 shown += os.read(ours, 65536)
             except OSError:  # Linux raises this after the other side has closed

@@ -272,7 +272,7 @@ def test_a_damaged_secret_is_refused_not_replaced(tmp_path: Path, name: str, con
         await hub.close()
         (tmp_path / "data" / name).write_text(content)
         for _ in range(2):  # the folder is unlocked each time
-            with pytest.raises(OperatorError, match="setting_invalid"):
+            with pytest.raises(OperatorError, match="data_dir_damaged"):
                 await Hub.open(HubSettings(data_dir=tmp_path / "data"))
         assert (tmp_path / "data" / name).read_text() == content
 

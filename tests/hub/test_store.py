@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.base.errors import DeviceError, OperatorError
-from edgefleet.hub.store import sqlite as sqlite_module
+from edgefleet.hub.store import connection as connection_module
 from edgefleet.hub.store import writer as writer_module
 from edgefleet.hub.store.migrations import Migration, migrate, packaged
 from edgefleet.hub.store.reader import Reader
@@ -197,7 +197,7 @@ def test_a_full_disk_is_a_typed_error_and_the_store_goes_on(tmp_path: Path) -> N
 def test_a_database_that_another_program_holds_is_waited_for_and_then_a_typed_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_module, "LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr(connection_module, "LOCK_WAIT_S", 0.05)
 
     async def body(store: SqliteStore, commits: list[int]) -> None:
         begun: list[str] = []
@@ -378,7 +378,7 @@ def test_claims_that_nobody_used_are_forgotten_in_the_end(tmp_path: Path) -> Non
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(OperatorError, match="store_foreign"):
+    with pytest.raises(OperatorError, match="data_dir_damaged"):
         SqliteStore.open(tmp_path / "hub.sqlite")
 
 

@@ -73,8 +73,8 @@ class InsideDevice:
 class SlowDisk:
     """The disk of one hub: ``open_store`` of ``hub_inside``."""
 
-    def open_store(self, path: Path) -> SqliteStore:
-        self._store = SqliteStore.open(path)
+    def open_store(self, path: Path, /, *, must_exist: bool = False) -> SqliteStore:
+        self._store = SqliteStore.open(path, must_exist=must_exist)
         return self._store
 
     @asynccontextmanager

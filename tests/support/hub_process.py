@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgefleet.base.errors import EdgefleetError
+from edgefleet.base.readable import wait_readable
 from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.client.hub import HubClient
 
@@ -62,12 +63,23 @@ class HubProcess:
         ended = os.pidfd_open(self.process.pid)
         try:
             deadline = time.monotonic() + START_S
-            while self.said().get("pid") != self.process.pid:
-                if select.select([ended], [], [], 0.02)[0] or time.monotonic() > deadline:
+            while not self._is_up(self.process.pid):
+                if wait_readable(ended, 0.02) or time.monotonic() > deadline:
                     self.process.kill()
                     raise AssertionError(f"the hub did not start: {self.log.read_text()}")
         finally:
             os.close(ended)
+
+    def _is_up(self, pid: int) -> bool:
+        said = self.said()
+        if said.get("pid") == pid:
+            return True
+        if not said or can_write(self.data_dir):
+            return False
+        try:  # the file of the last hub remains
+            return self.client().health().status == "ok"
+        except EdgefleetError:
+            return False
 
     def said(self) -> dict[str, Any]:
         """The content of ``hub.json``. Empty if the file does not exist yet."""
@@ -121,6 +133,12 @@ class HubProcess:
         finally:
             for held in self._held:
                 held.close()
+
+
+def can_write(folder: Path) -> bool:
+    """True if the disk of ``folder`` is neither full nor read-only."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail > 0 and not disk.f_flag & os.ST_RDONLY
 
 
 @contextmanager

@@ -7,7 +7,6 @@ API is of another version counts as one that does not answer: the next ``apply``
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -25,6 +24,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.exits import MemoryKills, exit_code
 from edgefleet.base.network import Answer, HttpLink
+from edgefleet.base.readable import wait_readable
 from edgefleet.base.storage import Storage, open_file
 from edgefleet.protocol import serving
 from edgefleet.protocol.run_marks import marked_models
@@ -408,7 +408,7 @@ class Supervisor:
 
     def _wait(self, pid: int, handle: int) -> None:
         try:
-            select.select([handle], [], [])
+            wait_readable(handle)
         finally:
             os.close(handle)
         self._watched.discard(pid)
@@ -429,7 +429,7 @@ class Supervisor:
         except OSError:
             return True
         try:
-            return bool(select.select([handle], [], [], patience_s)[0])
+            return wait_readable(handle, patience_s)
         finally:
             os.close(handle)
 

@@ -216,6 +216,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "store_foreign": ErrorKind(
             _O, 500, _FIX, "Start the version that wrote the store, or give another data folder."
         ),
+        "data_dir_damaged": ErrorKind(
+            _O, 500, _FIX, "Restore a backup: `edgefleet hub restore BACKUP --data-dir DIR`."
+        ),
         # Errors on a device, or in its requests.
         "claim_used": ErrorKind(
             _D, 409, _NEVER, "Ask the operator for a new claim: a claim enrols one device."

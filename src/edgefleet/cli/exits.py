@@ -44,6 +44,7 @@ _FAILURES: Final = frozenset(
         "disk_full",
         "address_in_use",
         "data_dir_in_use",
+        "data_dir_damaged",
         "demo_failed",
     }
 )

@@ -1,9 +1,16 @@
 """``edgefleet hub``: the state of the hub itself."""
 
-from edgefleet.cli.command import verb
-from edgefleet.cli.connect import reach
+from pathlib import Path
+
+import click
+
+from edgefleet.base.texts import counted, utc_text
+from edgefleet.cli.command import data_dir_option, verb
+from edgefleet.cli.connect import data_dir, reach
+from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
+from edgefleet.cli.values import size
 from edgefleet.protocol.restored import AcceptRestored
 
 
@@ -33,3 +40,140 @@ def accept_restored(invocation: Invocation, person: str, note: str) -> None:
     if accepted.unknown:
         lines.append(f"Devices that may enrol again: {', '.join(accepted.unknown[:10])}.")
     invocation.screen.answer(accepted, lines)
+
+
+@verb(
+    "backup",
+    hub=False,
+    exits=(Exit.FAILED,),
+    examples=(
+        "edgefleet hub backup /mnt/backups",
+        "edgefleet hub backup /mnt/backups --data-dir ./hub --keep 14 --json",
+    ),
+)
+@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Keep the newest N backups in FOLDER and remove older ones. Default: keep all.",
+)
+@pass_invocation
+def backup(invocation: Invocation, folder: Path, keep: int | None) -> Exit:
+    """Back up the data folder of a hub on this machine, also while the hub runs.
+
+    A backup has the database, the secrets and the artifacts of all releases. The artifacts in
+    FOLDER are shared by its backups, so a further backup copies only the new ones. The secrets are
+    not encrypted: a person who can read FOLDER can act as the hub.
+
+    Exit code 1 if an artifact of the data folder is missing or damaged; all else is in the backup.
+    """
+    from edgefleet.base.clock import SystemClock
+    from edgefleet.hub.backup.make import make_backup
+
+    made = make_backup(
+        data_dir(invocation),
+        folder,
+        now=SystemClock().now(),
+        keep=keep,
+        note=invocation.screen.note,
+    )
+    record = made.record
+    content = _content(record.devices, record.releases, len(record.artifacts))
+    lines = [f"{made.backup}: {content}. {size(made.copied_bytes)} copied."]
+    lines += [f"Removed: {old}" for old in made.removed]
+    lines += [f"Missing or damaged in the data folder: artifact {one}" for one in made.harmed]
+    invocation.screen.answer(made, lines)
+    return Exit.FAILED if made.harmed else Exit.DONE
+
+
+@verb(
+    "verify",
+    hub=False,
+    exits=(Exit.FAILED,),
+    examples=("edgefleet hub verify", "edgefleet hub verify /mnt/backups --json"),
+)
+@click.argument(
+    "folder",
+    metavar="[BACKUP]",
+    required=False,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@pass_invocation
+def verify(invocation: Invocation, folder: Path | None) -> Exit:
+    """Read every byte of a backup, or of the data folder, and name what is missing or damaged.
+
+    BACKUP is a backup, or a folder of backups: then its newest one is verified. Without it, the
+    data folder of the hub on this machine is verified, also while the hub runs: its secrets, its
+    database, the signatures of its releases, and their artifacts.
+    """
+    from edgefleet.hub.backup.record import newest_backup
+    from edgefleet.hub.backup.verify import verify_backup, verify_data_dir
+
+    note = invocation.screen.note
+    if folder is None:
+        found = verify_data_dir(data_dir(invocation), note)
+    else:
+        found = verify_backup(newest_backup(folder), note)
+    content = _content(found.devices, found.releases, found.artifacts)
+    invocation.screen.answer(found, found.faults or [f"{found.place} is whole: {content}."])
+    return Exit.FAILED if found.faults else Exit.DONE
+
+
+@verb(
+    "restore",
+    hub=False,
+    exits=(Exit.FAILED,),
+    examples=(
+        "edgefleet hub restore /mnt/backups --data-dir ./hub",
+        "edgefleet hub restore /mnt/backups/2026-11-30T12-00-00Z --data-dir ./hub --replace",
+    ),
+)
+@click.argument(
+    "folder", metavar="BACKUP", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Move the files of the hub that is in the data folder into a folder there.",
+)
+@pass_invocation
+def restore(invocation: Invocation, folder: Path, replace: bool) -> None:
+    """Restore a backup into the data folder. The hub must not be running.
+
+    BACKUP is a backup, or a folder of backups: then its newest one is restored. It is verified
+    first. A restore that is interrupted leaves a folder with which no hub starts; run it again
+    with --replace.
+
+    The restored hub is older than its devices: see `edgefleet hub accept-restored`.
+    """
+    from edgefleet.base.clock import SystemClock
+    from edgefleet.hub.backup.restore import restore_backup
+
+    restored = restore_backup(
+        folder,
+        data_dir(invocation),
+        now=SystemClock().now(),
+        replace=replace,
+        note=invocation.screen.note,
+    )
+    record = restored.record
+    content = _content(record.devices, record.releases, len(record.artifacts))
+    lines = [f"{restored.data_dir} is the hub of {utc_text(record.made_at)}: {content}."]
+    if restored.aside:
+        lines.append(f"The files of the hub before are in {restored.aside}.")
+    option = "" if invocation.data_dir is None else f" --data-dir {invocation.data_dir}"
+    lines += [
+        f"Start it:  edgefleet serve{option}",
+        f"Then see which devices are ahead of it:  edgefleet device list --ahead{option}",
+    ]
+    invocation.screen.answer(restored, lines)
+
+
+def _content(devices: int, releases: int, artifacts: int) -> str:
+    numbers = {"device": devices, "release": releases, "artifact": artifacts}
+    return ", ".join(counted(number, noun) for noun, number in numbers.items())
+
+
+for _command in (backup, verify, restore):
+    _command.params.insert(0, data_dir_option())

@@ -134,7 +134,16 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
                     "accept-restored": Leaf(
                         "edgefleet.cli.hub:accept_restored",
                         "Accept the state of a hub restored from an older copy.",
-                    )
+                    ),
+                    "backup": Leaf(
+                        "edgefleet.cli.hub:backup", "Back up the data folder, also while it runs."
+                    ),
+                    "restore": Leaf(
+                        "edgefleet.cli.hub:restore", "Restore a backup into the data folder."
+                    ),
+                    "verify": Leaf(
+                        "edgefleet.cli.hub:verify", "Verify a backup or the data folder."
+                    ),
                 }
             ),
         ),

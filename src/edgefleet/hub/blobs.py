@@ -34,9 +34,10 @@ class Blobs:
         self._incoming = root / _INCOMING
         self._max_bytes = max_bytes
         self._uploading = 0
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for left in self._incoming.iterdir():  # uploads of a hub that was killed
-            left.unlink()
+        with contextlib.suppress(OSError):  # a full or read-only disk; ``put`` says so
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            for left in self._incoming.iterdir():  # uploads of a hub that was killed
+                left.unlink()
 
     def path(self, digest: str) -> Path:
         """The path of the artifact. Raises OperatorError ``bad_request`` or ``not_found``."""
@@ -56,7 +57,8 @@ class Blobs:
         """Store the bytes from ``pieces`` if their digest is ``digest``. Returns their size.
 
         Raises PublisherError ``digest_mismatch`` or ``artifact_too_large``, DeviceError
-        ``overloaded`` or ``disk_full``, or the error of ``pieces``. After an error no file remains.
+        ``overloaded``, ``disk_full`` or ``disk_readonly``, or the error of ``pieces``. After an
+        error no file remains.
         """
         place = self._place(digest)
         if self._uploading >= UPLOADS_AT_ONCE:
@@ -64,8 +66,11 @@ class Blobs:
                 "overloaded", f"{UPLOADS_AT_ONCE} uploads are in progress, the limit."
             )
         self._uploading += 1
-        handle, name = tempfile.mkstemp(dir=self._incoming)
+        name = ""
         try:
+            with _room():
+                self._incoming.mkdir(parents=True, exist_ok=True)
+                handle, name = tempfile.mkstemp(dir=self._incoming)
             with os.fdopen(handle, "wb", buffering=0) as file, _room():
                 size, found = await self._copy(file, pieces)
                 if found != digest:
@@ -124,7 +129,7 @@ def _settle(file: BinaryIO, temporary: Path, place: Path) -> None:
 
 
 def _forget(temporary: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # it was renamed
+    with contextlib.suppress(FileNotFoundError):  # it was renamed, or never made
         os.unlink(temporary)  # noqa: PTH108 - a name from mkstemp
 
 
@@ -146,5 +151,11 @@ def _room() -> Generator[None]:
                 "disk_full",
                 "The hub's disk is full.",
                 hint="Free space on the hub's disk.",
+            ) from error
+        if error.errno == errno.EROFS:
+            raise DeviceError(
+                "disk_readonly",
+                "The hub's disk is read-only.",
+                hint="Mount the hub's disk for writing.",
             ) from error
         raise

@@ -1,5 +1,6 @@
 """The hub's data folder: its lock, its secrets, and the last address of its hub."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import msgspec
 
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import OperatorError
+from edgefleet.hub.store.faults import damaged
 from edgefleet.protocol.wire import Wire, encode
 from edgefleet.security.credentials import SECRET_BYTES, new_token
 
 _PRIVATE: Final = 0o600
 _COUNTS: Final = "release_counts.json"
+_UNWRITABLE: Final = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Reachable(Wire, frozen=True, kw_only=True):
@@ -40,7 +43,7 @@ class DataDir:
         self.root = root.absolute()
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self.root / "hub.lock", os.O_RDWR | os.O_CREAT, _PRIVATE)
+            self._lock = _lock_file(self.root)
         except OSError as error:
             raise OperatorError(
                 "setting_invalid", f"{root} cannot be used: {error.strerror}.", field="data_dir"
@@ -58,6 +61,11 @@ class DataDir:
         os.close(self._lock)
 
     @property
+    def was_used(self) -> bool:
+        """True if a hub was ready in this folder: its database is there, or lost."""
+        return (self.root / "hub.json").exists()
+
+    @property
     def database(self) -> Path:
         return self.root / "hub.sqlite"
 
@@ -66,27 +74,19 @@ class DataDir:
         return self.root / "blobs"
 
     def operator_token(self, entropy: Entropy) -> str:
-        """The operator's token. The first start creates it."""
+        """The operator's token. The first start creates it.
+
+        Raises OperatorError ``data_dir_damaged``.
+        """
         return self._secret("operator.token", lambda: new_token(entropy, "efo"))
 
     def hub_secret(self, entropy: Entropy) -> bytes:
         """The key of the device credentials, in bytes. The first start creates it.
 
-        Raises OperatorError ``setting_invalid`` if the file is damaged.
+        Raises OperatorError ``data_dir_damaged``.
         """
         text = self._secret("hub.secret", lambda: entropy.token(SECRET_BYTES).hex())
-        try:
-            secret = bytes.fromhex(text)
-        except ValueError:
-            secret = b""
-        if len(secret) != SECRET_BYTES:
-            raise OperatorError(
-                "setting_invalid",
-                f"{self.root / 'hub.secret'} is damaged.",
-                field="data_dir",
-                hint="Restore the file from a backup: every device's credential depends on it.",
-            )
-        return secret
+        return _hub_secret(text, self.root / "hub.secret")
 
     def reachable(self) -> Reachable | None:
         """The addresses of the last hub of this folder. None if there was none."""
@@ -96,8 +96,15 @@ class DataDir:
             return None
 
     def announce(self, reachable: Reachable) -> None:
-        """Write ``hub.json``. It remains after a stop, so that the next hub reuses the ports."""
-        self._replace("hub.json", encode(reachable) + b"\n", 0o644)
+        """Write ``hub.json``. It remains after a stop, so that the next hub reuses the ports.
+
+        On a full or read-only disk the file of the last hub remains.
+        """
+        try:
+            self._replace("hub.json", encode(reachable) + b"\n", 0o644)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
 
     def release_counts(self) -> bytes:
         """The release counts of the last hub of this folder. Empty if there are none."""
@@ -117,10 +124,7 @@ class DataDir:
         path = self.root / name
         if not path.exists():
             self._replace(name, make().encode() + b"\n", _PRIVATE)
-        text = path.read_text().strip()
-        if not text:
-            raise OperatorError("setting_invalid", f"{path} is empty.", field="data_dir")
-        return text
+        return _read_secret(path)
 
     def _replace(self, name: str, data: bytes, mode: int) -> None:
         """Replace a file atomically and durably."""
@@ -136,3 +140,50 @@ class DataDir:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _lock_file(root: Path) -> int:
+    """An open file to lock: ``hub.lock``, or the folder if the file cannot be created."""
+    path = root / "hub.lock"
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+    return os.open(path if path.exists() else root, os.O_RDONLY)
+
+
+def check_secrets(root: Path) -> list[str]:
+    """The faults of the secrets of a data folder, as sentences."""
+    faults = list[str]()
+    for name in ("operator.token", "hub.secret"):
+        path = root / name
+        try:
+            text = _read_secret(path)
+            if name == "hub.secret":
+                _hub_secret(text, path)
+        except OSError as error:
+            faults.append(f"{path} cannot be read: {error.strerror}.")
+        except OperatorError as error:
+            faults.append(error.message)
+    return faults
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise damaged(f"{path} is damaged: it is no ASCII text.") from error
+    if not text:
+        raise damaged(f"{path} is empty.")
+    return text
+
+
+def _hub_secret(text: str, path: Path) -> bytes:
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET_BYTES:
+        raise damaged(f"{path} is damaged. Every device's credential depends on it.")
+    return secret

@@ -1,10 +1,10 @@
 """The hub as one object, which the API, the page and the check-in listener call."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -31,6 +31,7 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
+from edgefleet.hub.store.faults import readable_rows
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
 from edgefleet.hub.watched_devices import WatchedDevices
@@ -81,7 +82,13 @@ from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
 from edgefleet.security.credentials import DeviceIdentity
 
-OpenStore = Callable[[Path], SqliteStore]
+
+class OpenStore(Protocol):
+    """Opens the database of a hub. With ``must_exist`` an empty one is refused."""
+
+    def __call__(self, path: Path, /, *, must_exist: bool = False) -> SqliteStore: ...
+
+
 _ALL: Final = DeviceFilter()
 
 
@@ -108,7 +115,7 @@ class Hub:
         self._history = ReleaseHistory()
         self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
-        self._store = store = open_store(folder.database)
+        self._store = store = open_store(folder.database, must_exist=folder.was_used)
         self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
@@ -171,7 +178,9 @@ class Hub:
     ) -> "Hub":
         """Lock the data folder, open its database with ``open_store`` and load its state.
 
-        Raises OperatorError ``data_dir_in_use``, ``setting_invalid`` or ``store_foreign``.
+        On a full or read-only disk the hub answers what needs no write. Raises OperatorError
+        ``data_dir_in_use``, ``data_dir_damaged``, ``setting_invalid`` or ``store_foreign``, or
+        DeviceError ``disk_full`` or ``disk_readonly`` if it cannot read either.
         """
         folder = DataDir(settings.data_dir)
         try:
@@ -182,7 +191,8 @@ class Hub:
             folder.release()
             raise
         try:
-            hub.load()
+            with readable_rows(hub.check_database):
+                hub.load()
         except BaseException:
             await hub.close()
             raise
@@ -202,6 +212,10 @@ class Hub:
         self.copied.load()
         self._truth.load()
         self._store.start(self._metrics.commit_seconds.observe)
+
+    def check_database(self) -> str:
+        """A fault of the database that SQLite finds. Empty if it finds none."""
+        return self._store.reader.check()
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
@@ -481,6 +495,7 @@ class Hub:
             version=__version__,
             devices=self._engine.fleet.device_count,
             uptime_s=self.clock.monotonic() - self._started,
+            fault=self._store.fault,
         )
 
     def metrics(self) -> str:

@@ -6,6 +6,7 @@ from typing import Final
 WRITES_WAITING: Final = 20_000
 WRITES_PER_COMMIT: Final = 2_000
 LOCK_WAIT_S: Final = 2.0  # for another program that has locked the database
+REOPEN_AFTER_S: Final = 1.0  # between attempts to open the database for writing
 
 # Requests.
 CHECKIN_BODY_BYTES: Final = 64 << 10

@@ -1,5 +1,6 @@
 """Errors of the operator plane as HTTP answers: every error becomes a Problem."""
 
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from edgefleet.base.errors import EdgefleetError, InternalError, OperatorError
 from edgefleet.hub.limits import OVERLOAD_RETRY_S
+from edgefleet.hub.store.faults import store_error
 from edgefleet.protocol.wire import encode, problem
 
 
@@ -32,6 +34,14 @@ async def _typed(_request: Request, error: Exception) -> Response:
     if not isinstance(error, EdgefleetError):
         raise error
     return problem_answer(error)
+
+
+async def _store(_request: Request, error: Exception) -> Response:
+    """An error of SQLite while a row is read."""
+    typed = store_error(error)
+    if not isinstance(typed, EdgefleetError):
+        raise error
+    return problem_answer(typed)
 
 
 async def _routing(request: Request, error: Exception) -> Response:
@@ -64,6 +74,7 @@ async def _defect(_request: Request, _error: Exception) -> Response:
 
 HANDLERS: Final = {
     EdgefleetError: _typed,
+    sqlite3.Error: _store,
     HTTPException: _routing,
     ClientDisconnect: _gone,
     Exception: _defect,

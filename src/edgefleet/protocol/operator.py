@@ -297,3 +297,4 @@ class Health(Wire, frozen=True, kw_only=True):
     version: str
     devices: int
     uptime_s: float
+    fault: str = ""  # the code of the error that keeps changes from the hub's disk

@@ -42,7 +42,9 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Migration, ...]) -> Non
     applied = connection.execute("SELECT number, sha256 FROM migration ORDER BY number").fetchall()
     known = [(step.number, step.sha256) for step in steps]
     if applied != known[: len(applied)]:
-        raise OperatorError("store_foreign", "Another version of the hub wrote the database.")
+        raise OperatorError(
+            "store_foreign", "Another version of the hub wrote the database, or it is damaged."
+        )
     for step in steps[len(applied) :]:
         # executescript commits an open transaction first, so the script contains its own.
         record = f"INSERT INTO migration VALUES ({step.number}, '{step.sha256}');"  # noqa: S608 - the number and digest of a packaged file

@@ -37,6 +37,18 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
+    def check(self) -> str:
+        """A fault of the database that SQLite finds. Empty if it finds none.
+
+        Reads the whole database.
+        """
+        (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        return "" if found == "ok" else str(found)
+
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Read from ``connection`` from now on. Queries under way end on the old one."""
+        self._connection = connection
+
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows."""
         for row, name, at, labels, facts, own, first_name, removed_at in self._connection.execute(

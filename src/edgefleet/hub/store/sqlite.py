@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
-from edgefleet.hub.limits import LOCK_WAIT_S
+from edgefleet.hub.store.connection import Opened, connect
+from edgefleet.hub.store.faults import cannot_write, damaged, store_error
+from edgefleet.hub.store.log_check import check_log
 from edgefleet.hub.store.migrations import migrate, packaged
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding, StoredTruth
@@ -31,37 +33,69 @@ _PRUNED_AFTER_S = 7 * 86_400.0  # retention of an unused claim after it expired
 class SqliteStore:
     """One database file. Call ``start`` on the event loop that awaits the writes."""
 
-    def __init__(self, writing: sqlite3.Connection, reading: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, writing: Opened, reading: sqlite3.Connection) -> None:
+        self._path = path
         self._writing = writing
         self.reader = Reader(reading)
         self.writer: Writer  # from ``start`` on
         self.started = False
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteStore":
-        """Open or create the database. Raises OperatorError ``store_foreign``."""
-        writing = _connect(path)
+    def open(cls, path: Path, /, *, must_exist: bool = False) -> "SqliteStore":
+        """Open or create the database. On a full or read-only disk it can only be read.
+
+        With ``must_exist``, a database that is missing or has no tables is not created. Raises
+        OperatorError ``store_foreign`` or ``data_dir_damaged``, DeviceError ``disk_full`` or
+        ``disk_readonly`` if the disk has no room for a migration.
+        """
+        if must_exist and not path.exists():
+            raise damaged(f"{path} is missing: a hub has used this folder.")
+        opened = connect(path)
         try:
-            migrate(writing, packaged())
-            writing.execute(
-                "DELETE FROM model_list WHERE number NOT IN (SELECT models FROM device_standing)"
-            )
+            _prepare(path, opened.connection, must_exist=must_exist)
+        except sqlite3.Error as error:
+            opened.connection.close()
+            raise store_error(error) from error
         except BaseException:
-            writing.close()
+            opened.connection.close()
             raise
-        return cls(writing, _connect(path))
+        return cls(path, opened, connect(path).connection)
 
     def start(self, observe: Callable[[float], None]) -> None:
         """Start the writer thread. ``observe`` is called with the seconds of each commit."""
-        self.writer = Writer(self._writing, asyncio.get_running_loop(), observe=observe)
+        self.writer = Writer(
+            self._writing.connection,
+            asyncio.get_running_loop(),
+            observe=observe,
+            reopen=self._open_again,
+            refused=self._writing.refused,
+        )
         self.started = True
+
+    @property
+    def fault(self) -> str:
+        """The code of the error that kept the last commit from the disk. Empty without one."""
+        fault = self.writer.fault if self.started else None
+        return fault.code if fault else ""
+
+    async def _open_again(self, old: sqlite3.Connection) -> Opened:
+        """Replace both connections. On the loop, where no query of the reader is under way.
+
+        SQLite shares the index of the log between the connections of a process, so none may remain
+        that was opened while the disk was read-only.
+        """
+        self.reader.close()
+        old.close()
+        opened = connect(self._path)
+        self.reader.use(connect(self._path).connection)
+        return opened
 
     async def close(self) -> None:
         """Commit the queued writes, then close both connections."""
         if self.started:
             await self.writer.close()
         else:
-            self._writing.close()
+            self._writing.connection.close()
         self.reader.close()
 
     def settled(self) -> "asyncio.Future[None]":
@@ -449,20 +483,18 @@ class SqliteStore:
         return self.writer.submit(job, committed)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
-    )
+def _prepare(path: Path, connection: sqlite3.Connection, *, must_exist: bool) -> None:
+    check_log(path, connection)
+    if must_exist and connection.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
+        raise damaged(f"{path} is empty: a hub has used this folder.")
+    migrate(connection, packaged())
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise OperatorError(
-            "store_foreign", f"{path} cannot be read as a database: {error}."
-        ) from error
-    return connection
+        connection.execute(
+            "DELETE FROM model_list WHERE number NOT IN (SELECT models FROM device_standing)"
+        )
+    except sqlite3.Error as error:
+        if not cannot_write(error):  # then the next start does it
+            raise
 
 
 def _model_list(models: Sequence[ModelReport]) -> str:

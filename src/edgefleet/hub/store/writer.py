@@ -9,19 +9,18 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from edgefleet.base.errors import DeviceError, InternalError
-from edgefleet.hub.limits import WRITES_PER_COMMIT, WRITES_WAITING
+from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
+from edgefleet.hub.limits import REOPEN_AFTER_S, WRITES_PER_COMMIT, WRITES_WAITING
+from edgefleet.hub.store.connection import Opened
+from edgefleet.hub.store.faults import LOCKED, is_read_only, primary_code, store_error
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
-
-# Primary result codes (sqlite.org/rescode.html).
-_NO_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+Reopen = Callable[[sqlite3.Connection], Coroutine[None, None, Opened]]
 
 
 @dataclass(slots=True)
@@ -37,7 +36,11 @@ class Writer:
     """Owns ``connection`` (in autocommit mode), and closes it.
 
     ``observe`` is called after each commit with its duration in seconds. ``writes`` counts the
-    committed jobs.
+    committed jobs. ``fault`` is what kept the last commit from the disk, None if it is there.
+
+    SQLite never writes through a connection that it opened while the disk could not be written.
+    ``refused`` says so of ``connection``, and a commit may fail for it. Then later commits use the
+    connection that ``reopen``, called on the loop with the old one, returns; at most one a second.
     """
 
     def __init__(
@@ -46,8 +49,14 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         *,
         observe: Callable[[float], None] = lambda _seconds: None,
+        reopen: Reopen | None = None,
+        refused: sqlite3.Error | None = None,
     ) -> None:
         self._connection = connection
+        self._reopen = reopen
+        self._refused: Exception | None = refused
+        self._opened_at = time.monotonic()
+        self.fault: EdgefleetError | None = None
         self._loop = loop
         self._observe = observe
         self.writes = 0
@@ -77,7 +86,7 @@ class Writer:
         The future resolves after the commit is durable. Before any future of a commit resolves,
         the loop calls each ``committed`` with its job's result, in the order of the commits, so
         that memory equals the state after a restart. Raises DeviceError ``overloaded``. The future
-        raises the job's own error, DeviceError ``disk_full`` or ``overloaded``, or InternalError.
+        raises the job's own error, that of ``store_error``, or InternalError.
         """
         self.check_room()
         if self._closing:
@@ -115,14 +124,23 @@ class Writer:
         try:
             self._transaction(batch)
         except Exception as error:  # noqa: BLE001 - raised by the futures
-            if len(batch) > 1 and _primary_code(error) not in _LOCKED:
+            if len(batch) > 1 and primary_code(error) not in LOCKED:
                 for waiting in batch:
                     self._commit([waiting])
                 return
+            failure = store_error(error)
             for waiting in batch:
-                waiting.error = _typed(error)
+                waiting.error = failure
+            if isinstance(failure, EdgefleetError) and primary_code(error) not in (0, *LOCKED):
+                self.fault = failure
+            if is_read_only(error):
+                self._refused = error
+        else:
+            self.fault = None
 
     def _transaction(self, batch: Sequence[_Waiting]) -> None:
+        if self._refused is not None:
+            self._open_again(self._refused)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for waiting in batch:
@@ -132,6 +150,17 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _open_again(self, refused: Exception) -> None:
+        """Replace a connection that never writes. Raises ``refused`` if it is too early."""
+        now = time.monotonic()
+        if self._reopen is None or now - self._opened_at < REOPEN_AFTER_S:
+            raise refused
+        self._opened_at = now
+        opening = asyncio.run_coroutine_threadsafe(self._reopen(self._connection), self._loop)
+        self._connection, self._refused = opening.result()
+        if self._refused is not None:
+            raise self._refused
 
     def _resolve(self, batch: Sequence[_Waiting], seconds: float) -> None:
         self.writes += len(batch)
@@ -149,22 +178,3 @@ class Writer:
                 waiting.future.set_exception(waiting.error)
             else:
                 waiting.future.set_result(waiting.result)
-
-
-def _primary_code(error: Exception) -> int:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
-
-
-def _typed(error: Exception) -> Exception:
-    """``error`` as a DeviceError if the disk or another program caused it, else unchanged."""
-    code = _primary_code(error)
-    if code in _NO_ROOM:
-        return DeviceError(
-            "disk_full",
-            f"The hub cannot write to its database: {error}.",
-            hint="Free space on the hub's disk.",
-        )
-    if code in _LOCKED:
-        return DeviceError("overloaded", "Another program has locked the hub's database.")
-    return error
