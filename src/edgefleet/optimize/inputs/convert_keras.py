@@ -1,6 +1,6 @@
 """In the child: Keras models and TensorFlow SavedModels as ONNX (tf2onnx) and TFLite files."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 
 from collections.abc import Mapping
 from pathlib import Path
