@@ -25,7 +25,7 @@ from support.digits_cnn import write_cnn, write_data
 TOOLS = Path(os.environ.get("EDGEFLEET_TOOLS") or Path.home() / ".cache/edgefleet/tools")
 PYTHON = TOOLS / "mlflow" / "bin" / "python"
 PROGRAM = Path(__file__).parents[1] / "support" / "mlflow_models.py"
-START_S = 300.0
+START_S = 500.0  # the first start makes the tables of its database
 
 pytestmark = [
     pytest.mark.long,
