@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from msgspec.structs import replace
 
 import edgefleet.optimize.building
 import edgefleet.optimize.measuring
@@ -22,7 +21,6 @@ from edgefleet.optimize.cache import Cache
 from edgefleet.optimize.child import ChildLimits, run_child
 from edgefleet.optimize.data_files import DataReader
 from edgefleet.optimize.evaluation_data import CalibrationData
-from edgefleet.optimize.latency_process import LatencyAnswer
 from edgefleet.optimize.outcome import Outcome
 from edgefleet.optimize.recipe import Half, Prune, Recipe, StaticInt8, WeightInt8
 from edgefleet.optimize.release_folder import build_release
@@ -31,6 +29,7 @@ from edgefleet.optimize.source import by_runtime, read_source
 from edgefleet.optimize.step_process import StepAnswer, StepRequest
 from edgefleet.serving.model_file import inspect_model
 from support.digits_cnn import digits, write_cnn, write_data
+from support.equal_latencies import make_equal
 
 STATIC = Recipe(runtime="onnx", steps=(StaticInt8(),))
 HALF = Recipe(runtime="onnx", steps=(Half(),))
@@ -146,7 +145,7 @@ def test_a_step_that_trains_needs_a_trainer(world: Path, tmp_path: Path) -> None
     recipe = Recipe(runtime="onnx", steps=(Prune(),))
     with pytest.raises(PublisherError, match="there is no training function") as caught:
         builder(world, images, tmp_path).build(recipe, ChildLimits(1 << 30))
-    assert (caught.value.code, caught.value.field) == ("step_failed", "trainer")
+    assert (caught.value.code, caught.value.field) == ("training_missing", "trainer")
 
 
 @pytest.mark.parametrize(
@@ -274,18 +273,7 @@ def test_a_killed_search_goes_on_where_it_was(world: Path, tmp_path: Path) -> No
 
 @pytest.fixture
 def equally_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every candidate takes 1 ms, whatever else the machine does. So size decides."""
-    measured = edgefleet.optimize.measuring.run_child
-
-    def run_child(*arguments: Any, **options: Any) -> Any:
-        answer = measured(*arguments, **options)
-        if not isinstance(answer, LatencyAnswer):
-            return answer
-        return LatencyAnswer(
-            latencies=tuple(replace(one, p50_s=1e-3, p10_s=1e-3) for one in answer.latencies)
-        )
-
-    monkeypatch.setattr(edgefleet.optimize.measuring, "run_child", run_child)
+    make_equal(monkeypatch)
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ from edgefleet.optimize.measuring import RunFacts
 from edgefleet.optimize.metrics.score import Score
 from edgefleet.optimize.outcome import ProfileOutcome
 from edgefleet.optimize.profiles import PROFILES
-from edgefleet.optimize.recipe import Half, Prune, Recipe, Simplify, StaticInt8
+from edgefleet.optimize.recipe import FixBatch, Half, Prune, Recipe, Simplify, StaticInt8
 from edgefleet.optimize.search import Plan, search, with_other_activations
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving.model_file import ModelFacts
@@ -209,8 +209,14 @@ def test_the_table_gives_a_profile_its_recipes() -> None:
     more = set(recipes_for(X86, "onnx", frozenset({"MatMul"}), has_trainer=True)) - set(x86)
     assert {one.name for one in more} == {
         "onnx dynamic_int8(MatMul)", "onnx prune", "onnx prune+simplify+static_int8",
+        "onnx distil(width:0.25)", "onnx distil(width:0.25)+simplify+static_int8",
     }  # fmt: skip
     assert len(TABLE) == len(set(TABLE))
+    own = recipes_for(X86, "onnx", frozenset(), has_trainer=True, students=("net:a", "net:b"))
+    assert [one.name for one in own if "distil" in one.name] == [
+        "onnx distil(net:a)", "onnx distil(net:b)",
+        "onnx distil(net:a)+simplify+static_int8", "onnx distil(net:b)+simplify+static_int8",
+    ]  # fmt: skip
 
 
 def test_activations_are_those_of_the_profile() -> None:
@@ -232,4 +238,4 @@ def test_the_edge_tpu_gets_full_integer_models_only() -> None:
         PROFILES["coral_tpu"], "litert", frozenset(), has_trainer=False
     )
     assert unchanged == Recipe(runtime="litert")
-    assert whole.steps == (StaticInt8(activations="int8", integer_io=True),)
+    assert whole.steps == (FixBatch(), StaticInt8(activations="int8", integer_io=True))

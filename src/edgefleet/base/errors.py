@@ -82,6 +82,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "step_failed": ErrorKind(
             _P, 422, _FIX, "Check the words of the tool, or leave the step out of the recipe."
         ),
+        "training_missing": ErrorKind(
+            _P, 422, _FIX, "Name a training function with --train, as FILE.py:function."
+        ),
+        "operators_unmapped": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Convert the model with operators of docs/optimize-tflite.md, or choose a profile "
+            "without the accelerator.",
+        ),
         "metric_failed": ErrorKind(
             _P,
             422,
@@ -270,6 +280,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Free memory on the device, raise the limit of its group or of the variant, or publish "
             "a smaller model.",
+        ),
+        "manifest_unreadable": ErrorKind(
+            _D, 422, _FIX, "Update the agent of the device, then offer the release again."
         ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."

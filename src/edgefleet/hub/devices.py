@@ -272,6 +272,7 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            datatypes=facts.datatypes,
             hashed=device.enrolled_as or "",
         )
         if row != device.row:
@@ -302,4 +303,5 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            datatypes=facts.datatypes,
         )

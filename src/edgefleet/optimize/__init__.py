@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _silent(_line: str) -> None:
 
 
 def optimize(
-    models: Path | str | Sequence[Path | str],
+    models: "str | Path | Sequence[str | Path]",
     *,
     profiles: Sequence[str],
     calibration: "Data",
@@ -45,18 +46,25 @@ def optimize(
     threads: int | None = None,
     metric: "str | Callable[[Arrays, Arrays], object]" = "",
     trainer: "Trainer | None" = None,
+    train: str = "",
+    students: Sequence[str] = (),
+    python: Path | None = None,
     recipes: "Sequence[Recipe]" = (),
     images: "Preprocessing | None" = None,
     tracking_uri: str = "",
     converter_python: Path | None = None,
+    own_profiles: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
     """Find the best variant of a float model for each profile, and write a release folder.
 
     ``models`` is a file, a folder or an address of MLflow (docs/optimize-inputs.md), or an ONNX
-    file and a TFLite file of the same model. ``calibration`` and ``evaluate`` are ``.npz`` files as
-    for ``model init --samples``, folders of images (then ``images`` is their preprocessing),
-    arrays by name, or functions that return those or an iterable of batches.
+    file and a TFLite file of the same model; or a PyTorch model as a file or as
+    ``FILE.py:function``, which the Python at ``python`` exports. ``train`` names its training
+    function, and ``students`` the functions of models that it may teach. ``calibration`` and
+    ``evaluate`` are ``.npz`` files as for ``model init --samples``, folders of images (then
+    ``images`` is their preprocessing), arrays by name, or functions that return those or an
+    iterable of batches.
 
     A variant keeps at least the share ``keep`` of the metric. ``budget_s`` is the time in seconds,
     divided among the profiles; a search that ends early continues from its cache when it is called
@@ -65,7 +73,8 @@ def optimize(
     ``compare`` has keys of the table [compare] of release.toml. ``threads`` are those of a run;
     None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
     outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
-    table of ``candidates``.
+    table of ``candidates``. ``own_profiles`` is a folder or a file of profiles, besides those of
+    ``model profiles``.
 
     ``tracking_uri`` is the MLflow server. ``converter_python`` is a Python with the packages that
     convert XGBoost, LightGBM, Keras and TensorFlow models; None: this one.
@@ -80,32 +89,43 @@ def optimize(
     from edgefleet.optimize.new_release import Wanted  # noqa: PLC0415
     from edgefleet.optimize.pipeline import Request, run  # noqa: PLC0415
     from edgefleet.optimize.run_model import runner  # noqa: PLC0415
+    from edgefleet.optimize.torch_source import TorchWishes, with_torch  # noqa: PLC0415
 
-    request = Request(
-        models=[models] if isinstance(models, Path | str) else list(models),
-        profiles=list(profiles),
-        calibration=calibration,
-        evaluate=evaluate,
-        wanted=Wanted(
-            model=model,
-            release=release,
-            task=task,
-            output=output,
-            profiles=tuple(profiles),
-            compare=compare or {},
-        ),
-        out=out,
-        runner=runner(),
-        budget=Budget(keep=keep, latency_s=latency_s, size_bytes=size_bytes),
-        time_s=budget_s,
-        baseline=baseline,
-        cache_dir=cache_dir,
-        threads=threads,
-        metric=metric,
-        trainer=trainer,
-        recipes=tuple(recipes),
-        images=images,
-        tracking_uri=tracking_uri,
-        converter_python=converter_python or Path(sys.executable),
-    )
-    return run(request, progress)
+    wishes = TorchWishes(train, python, progress)
+    with TemporaryDirectory(prefix="edgefleet-export-") as folder:
+        given, own_trainer = with_torch(
+            [models] if isinstance(models, str | Path) else list(models),
+            calibration,
+            wishes,
+            Path(folder),
+        )
+        request = Request(
+            models=given,
+            profiles=list(profiles),
+            calibration=calibration,
+            evaluate=evaluate,
+            wanted=Wanted(
+                model=model,
+                release=release,
+                task=task,
+                output=output,
+                profiles=tuple(profiles),
+                compare=compare or {},
+            ),
+            out=out,
+            runner=runner(),
+            budget=Budget(keep=keep, latency_s=latency_s, size_bytes=size_bytes),
+            time_s=budget_s,
+            baseline=baseline,
+            cache_dir=cache_dir,
+            threads=threads,
+            metric=metric,
+            trainer=trainer or own_trainer,
+            recipes=tuple(recipes),
+            students=tuple(students),
+            own_profiles=own_profiles,
+            images=images,
+            tracking_uri=tracking_uri,
+            converter_python=converter_python or Path(sys.executable),
+        )
+        return run(request, progress)

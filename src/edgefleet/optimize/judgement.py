@@ -10,6 +10,8 @@ class Refusal(StrEnum):
     """Why a candidate is refused. The first that holds, in this order."""
 
     NOT_BUILT = "not_built"  # the tool failed; the detail has its words
+    NOT_TRAINED = "not_trained"  # the recipe changes weights, and there is no training function
+    NOT_MAPPED = "not_mapped"  # no operator runs on the accelerator of the profile
     IDENTICAL = "identical"  # the same bytes as another candidate
     OVER_MEMORY = "over_memory"
     OVER_SIZE = "over_size"

@@ -44,9 +44,14 @@ class Measurement(Wire, frozen=True, kw_only=True):
 
 
 class Budget(Wire, frozen=True, kw_only=True):
-    """The most that a variant may cost on its profile. None: no limit."""
+    """The most that a variant may cost on its profile. None: no limit.
+
+    Without ``judges_speed`` latencies decide nothing: they were measured on other hardware than
+    that of the profile.
+    """
 
     keep: float = 0.99  # least share of the baseline's metric
     memory_bytes: int | None = None
     latency_s: float | None = None
     size_bytes: int | None = None
+    judges_speed: bool = True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import ValidationError, convert
+from msgspec.structs import replace
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.array_files import arrays_digest, write_arrays
@@ -17,6 +18,7 @@ from edgefleet.optimize.building import Builder, Built
 from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
+from edgefleet.optimize.conversion.source import with_tflite
 from edgefleet.optimize.data_checks import check_alike
 from edgefleet.optimize.data_files import Data, DataReader
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
@@ -35,14 +37,14 @@ from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, trut
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 from edgefleet.optimize.preprocessing import Preprocessing
-from edgefleet.optimize.profiles import PROFILES, Profile
+from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of
 from edgefleet.optimize.source_model import SourceModel, Trainer
-from edgefleet.optimize.techniques import measured_runtime
+from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
 
 _MIB: Final = 1 << 20
@@ -53,7 +55,7 @@ _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 class Request:
     """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
-    models: Sequence[Path | str]
+    models: Sequence[Path | str | SourceModel]
     profiles: Sequence[str]
     calibration: Data
     evaluate: Data
@@ -71,6 +73,8 @@ class Request:
     images: Preprocessing | None = None  # of folders of images
     tracking_uri: str = ""  # of the MLflow server
     converter_python: Path = Path(sys.executable)
+    students: Sequence[str] = ()  # of distillation, instead of those of the table
+    own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class _Bench:
         return self.builder.build(recipe, limits)
 
     def run(self, built: Built, limits: ChildLimits) -> RunFacts:
+        if built.recipe.steps:
+            check_mapped(self.measurer.profile, built.path)
         return self.measurer.run(built, limits)
 
     def shipped(self, recipe: Recipe, limits: ChildLimits) -> Chosen:
@@ -117,7 +123,7 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
 def _run(request: Request, work: Path, progress: Progress) -> Outcome:
     """Optimise. ``work`` is an empty folder."""
     started_at = time.time()
-    profiles = [_profile(name) for name in request.profiles]
+    profiles = named_profiles(request.profiles, request.own_profiles)
     cache = Cache(request.cache_dir or default_folder())
     given = _given(request, cache, work)
     sources, calibration, samples = given.sources, given.calibration, given.samples
@@ -130,13 +136,14 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
     end = time.monotonic() + request.time_s
     write_arrays(work / "calibration", calibration.inputs)
     write_arrays(work / "evaluation", data.inputs)
+    sources = with_tflite(sources, profiles, cache, work / "calibration", progress)
+    runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
     builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
     digest = arrays_digest(data.inputs)
     outcomes: list[ProfileOutcome] = []
     chosen: list[Chosen] = []
     unchanged: Chosen | None = None
-    for place, profile in enumerate(profiles):
-        runtime = _runtime(profile, sources)
+    for place, (profile, runtime) in enumerate(zip(profiles, runtimes, strict=True)):
         measurer = Measurer(
             cache, profile, work / "evaluation", digest, _threads(request, profile),
             earlier.get(profile.name),
@@ -145,12 +152,15 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
         left = (end - time.monotonic()) / (len(profiles) - place)
         plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
         outcome = search(plan, bench, progress)
-        outcomes.append(outcome)
-        progress(outcome.text)
         limits = bench.limits(CHILD_TIME_S)
         unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
         if outcome.chosen is not None and outcome.chosen.candidate is not None:
-            chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
+            shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
+            mapped = check_mapped(profile, shipped.built.path)
+            outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
+            chosen.append(shipped)
+        outcomes.append(outcome)
+        progress(outcome.text)
     folder = _release(request, draft, samples, unchanged, chosen)
     if folder is not None:
         digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
@@ -232,7 +242,13 @@ def _plan(
 ) -> Plan:
     source = sources[runtime]
     recipes: Sequence[Recipe] = tuple(
-        recipes_for(profile, runtime, operators_of(source), has_trainer=request.trainer is not None)
+        recipes_for(
+            profile,
+            runtime,
+            operators_of(source),
+            has_trainer=request.trainer is not None,
+            students=request.students,
+        )
     )
     if request.recipes:
         recipes = (recipes[0], *(one for one in request.recipes if one.runtime == runtime))
@@ -243,6 +259,7 @@ def _plan(
         memory_bytes=request.budget.memory_bytes or profile.memory_limit_mib * _MIB,
         latency_s=request.budget.latency_s,
         size_bytes=request.budget.size_bytes,
+        judges_speed=judges_speed(profile, runtime),
     )
     latency_s = min(LATENCY_S, _LATENCY_SHARE * request.time_s)
     return Plan(
@@ -283,23 +300,6 @@ def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> Wo
 def _threads(request: Request, profile: Profile) -> int:
     """The threads of a run: as wished, else those of the profile that this machine has."""
     return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
-
-
-def _profile(name: str) -> Profile:
-    if (found := PROFILES.get(name)) is None:
-        raise PublisherError(
-            "release_file_invalid",
-            f"Profile {name!r} is not built in.",
-            field="profile",
-            hint=f"Name one of {', '.join(PROFILES)}.",
-        )
-    return found
-
-
-def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
-    """The runtime of the profile's candidates: its own if there is a source for it."""
-    wanted = measured_runtime(profile.runtime)
-    return wanted if wanted in sources else next(iter(sources))
 
 
 def _earlier(folder: Path | None) -> dict[str, Path]:

@@ -50,6 +50,10 @@ class Simplify(Wire, frozen=True, kw_only=True, tag_field="step", tag="simplify"
     """Constant folding and the removal of nodes without effect."""
 
 
+class FixBatch(Wire, frozen=True, kw_only=True, tag_field="step", tag="fix_batch"):
+    """A batch of one instead of an open one, as the Edge TPU needs it. TFLite only."""
+
+
 class Prune(Wire, frozen=True, kw_only=True, tag_field="step", tag="prune"):
     """A share of the weights is removed, then the model is trained for ``epochs``.
 
@@ -74,7 +78,7 @@ class Distil(Wire, frozen=True, kw_only=True, tag_field="step", tag="distil"):
     hard_share: Annotated[float, Meta(ge=0, le=1)] = 0.3
 
 
-Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | Prune | Distil
+Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | FixBatch | Prune | Distil
 
 
 def _text(step: Step) -> str:

@@ -79,6 +79,16 @@ def samples_of(arrays: dict[str, Array], facts: ModelFacts, cases: int) -> Sampl
     )
 
 
+def named_inputs(path: Path, most_bytes: int) -> dict[str, Array]:
+    """The arrays of inputs by name, without a model that says which they are."""
+    arrays = read_npz(path, most_bytes=most_bytes, unpacked_bytes=most_bytes)
+    return {
+        name.removeprefix("input."): array
+        for name, array in arrays.items()
+        if name not in _TRUTH and not name.startswith(("truth.", "output."))
+    }
+
+
 def evenly(count: int, most: int) -> NDArray[np.int64]:
     """At most so many of ``count`` rows, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))

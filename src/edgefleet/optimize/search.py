@@ -14,7 +14,7 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.optimize.building import Built
 from edgefleet.optimize.candidates import other_activations, with_static
 from edgefleet.optimize.child import ChildLimits
-from edgefleet.optimize.judge import judge, judge_all, not_built
+from edgefleet.optimize.judge import judge, judge_all, not_measured
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Latency, Measurement
 from edgefleet.optimize.measuring import RunFacts
@@ -99,8 +99,8 @@ def _try(plan: Plan, bench: Bench, progress: Progress, found: _Found, recipe: Re
     except EdgefleetError as error:
         if found.baseline is None:
             raise
-        found.failed.append(Tried(recipe=recipe, judgement=not_built(error.message)))
-        progress(f"{plan.profile.name}: {recipe.name} was not built: {error.message}")
+        found.failed.append(Tried(recipe=recipe, judgement=not_measured(error)))
+        progress(f"{plan.profile.name}: {recipe.name} is refused: {error.message}")
         return True
     found.runs.append((recipe, facts, scored))
     made = measurement(recipe, facts, scored, _UNKNOWN)

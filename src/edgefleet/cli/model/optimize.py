@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 _DATA = click.Path(path_type=Path, exists=True)
 
 
-class ModelAddress(click.Path):
-    """The path of a model, or its address on an MLflow server."""
+class Model(click.Path):
+    """A file or folder that exists, a function of the publisher's code, or an MLflow address."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and value.startswith(("models:/", "runs:/")):
-            return value
-        return super().convert(value, param, ctx)
+        from edgefleet.optimize.inputs.mlflow_address import is_mlflow_address
+        from edgefleet.optimize.torch_steps.reference import is_reference
+
+        is_name = is_reference(str(value)) or is_mlflow_address(str(value))
+        return value if is_name else super().convert(value, param, ctx)
 
 
 @verb(
@@ -45,6 +47,9 @@ class ModelAddress(click.Path):
         "--profile generic_x86 --calibration ./train --evaluate ./test --model digits "
         "--release 4 --out ./digits-4 --preprocess size=28x28 --preprocess mean=0.5 "
         "--preprocess std=0.5 --preprocess layout=nchw --preprocess color=grey",
+        "edgefleet model optimize net.py:trained --train net.py:train --python torch/bin/python "  # noqa: ISC004
+        "--profile generic_x86 --calibration train.npz --evaluate test.npz --model digits "
+        "--release 4 --out ./digits-4 --budget 2h",
     ),
     exits=(Exit.FAILED,),
 )
@@ -53,7 +58,7 @@ class ModelAddress(click.Path):
     nargs=-1,
     required=True,
     metavar="MODEL...",
-    type=ModelAddress(path_type=Path, exists=True),
+    type=Model(path_type=Path, exists=True),
 )
 @click.option(
     "--profile",
@@ -61,7 +66,14 @@ class ModelAddress(click.Path):
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A hardware class; repeat it for more.",
+    help="A hardware class of `model profiles`; repeat it for more.",
+)
+@click.option(
+    "--profiles",
+    "own_profiles",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FOLDER",
+    help="A folder of profiles of your own, or one file, as for `model profiles`.",
 )
 @click.option(
     "--calibration",
@@ -144,6 +156,24 @@ class ModelAddress(click.Path):
 )
 @click.option("--metric", default="", metavar="NAME", help="Such as f1. Default: by the task.")
 @click.option(
+    "--train",
+    default="",
+    metavar="FUNCTION",
+    help="Trains pruned models and students: FILE.py:function or package.module:function.",
+)
+@click.option(
+    "--student",
+    "students",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Returns a smaller model to be taught; repeat it. Default: a quarter of the channels.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The Python that has PyTorch. Default: that of this program.",
+)
+@click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
 @click.option(
@@ -164,8 +194,9 @@ def optimize(
 ) -> int | None:
     """Find the best variant of a float model for each profile.
 
-    MODEL is an ONNX file, a TFLite file, or both of the same model; a model of XGBoost, LightGBM,
-    Keras or TensorFlow, an MLflow folder or an address such as models:/NAME/VERSION
+    MODEL is an ONNX file, a TFLite file, or both of the same model; a PyTorch model: a file, or
+    FILE.py:function, the function that returns it; a model of XGBoost, LightGBM, Keras or
+    TensorFlow, an MLflow folder or an address such as models:/NAME/VERSION
     (docs/optimize-inputs.md). Each candidate is built, run on
     the evaluation data in its own runtime at the batch of the profile, and judged: it must keep
     the accuracy, be inside the limits of the profile, and be smaller or faster. The variant with

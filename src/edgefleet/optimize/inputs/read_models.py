@@ -26,7 +26,7 @@ class ModelReader:
     converter: Converter
     tracking_uri: str = ""
 
-    def read(self, models: Sequence[Path | str]) -> list[SourceModel]:
+    def read(self, models: Sequence[Path | str | SourceModel]) -> list[SourceModel]:
         """The models as ONNX and TFLite files. One may give both.
 
         Raises PublisherError: the errors of ``inspect_model``, of the converters and of MLflow;
@@ -36,7 +36,9 @@ class ModelReader:
         for number, model in enumerate(models):
             work = self.work / str(number)
             work.mkdir()
-            if is_mlflow_address(str(model)):
+            if isinstance(model, SourceModel):
+                found.append(model)
+            elif is_mlflow_address(str(model)):
                 found += self._fetched(str(model), work)
             else:
                 found += self._local(Path(model), work)
