@@ -28,6 +28,7 @@ from edgefleet.protocol.device_commands import (
     RemoveDevice,
     RenameDevice,
 )
+from edgefleet.protocol.field_figures import ModelField
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.release import Envelope, Signature
@@ -110,6 +111,12 @@ CALLS = (
         lambda hub: hub.model("a.b-c_d"),
         "/api/v1/models/a.b-c_d",
         READS.models().models[0],
+    ),
+    Call(
+        "model_field",
+        lambda hub: hub.model_field("digits"),
+        "/api/v1/models/digits/field",
+        ModelField(model="digits", since=5.0, profiles=()),
     ),
     Call(
         "release",

@@ -112,7 +112,7 @@ def test_the_command_answers_that_nothing_qualifies(world: Path, tmp_path: Path)
          "--profile", "generic_x86", "--calibration", world / "train.npz",
          "--evaluate", world / "test.npz", "--model", "digits", "--release", "2",
          "--out", tmp_path / "out", "--cache-dir", world / "cache", "--size", "1000",
-         "--budget", "1s", "--json"],
+         "--budget", "1s", "--json", "--report", tmp_path / "report.html"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -120,6 +120,10 @@ def test_the_command_answers_that_nothing_qualifies(world: Path, tmp_path: Path)
     assert outcome["folder"] is None
     assert "No variant qualifies for generic_x86, because" in done.stderr
     assert not (tmp_path / "out").exists()
+    assert (
+        "</strong>No variant qualifies for generic_x86, because"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def builder(world: Path, images: Any, cache: Path) -> Builder:

@@ -238,6 +238,11 @@ def test_calibration_data_that_are_not_numbers_are_refused(model: Path, tmp_path
             "no entropy calibration",
         ),
         (
+            StaticInt8(activations="int8", weight_bits=7),
+            "static_int8.weight_bits",
+            "TFLite has no weights of 7 bits",
+        ),
+        (
             StaticInt8(activations="int8", keep_float=("sigmoid",)),
             "static_int8.keep_float",
             "no operator 'sigmoid'. Its operators are conv (CONV_2D), pool (MAX_POOL_2D)",

@@ -65,6 +65,7 @@ def _model() -> Noun:
         "optimize": Leaf(
             f"{command}optimize:optimize", "Find the best variant of a model for each profile."
         ),
+        "field": Leaf(f"{command}field:field", "Show latency and memory in the field."),
         "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),
         "why": Leaf(f"{command}show:why", "Explain the status of a release."),
     }

@@ -42,6 +42,7 @@ from edgefleet.protocol.device_commands import (
     RenameDevice,
 )
 from edgefleet.protocol.device_figures import DeviceFigures
+from edgefleet.protocol.field_figures import ModelField
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import (
@@ -210,6 +211,10 @@ class HubClient:
 
     def model(self, name: str) -> operator.ModelView:
         return self._ask("model", operator.ModelView, parameters={"model": name})
+
+    def model_field(self, name: str) -> ModelField:
+        """Latency and memory of a model's releases in the field, by hardware class."""
+        return self._ask("model_field", ModelField, parameters={"model": name})
 
     def release(self, model: str, release: str) -> operator.ReleaseView:
         names = {"model": model, "release": release}

@@ -170,6 +170,10 @@ async def _model(hub: Hub, request: Request) -> Answer:
     return hub.model(request.path_params["model"])
 
 
+async def _model_field(hub: Hub, request: Request) -> Answer:
+    return hub.model_field(request.path_params["model"])
+
+
 async def _release(hub: Hub, request: Request) -> Answer:
     return hub.release(request.path_params["model"], request.path_params["release"])
 
@@ -326,6 +330,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "publish": _publish,
     "models": _models,
     "model": _model,
+    "model_field": _model_field,
     "release": _release,
     "release_why": _release_why,
     "devices": _devices,

@@ -23,6 +23,8 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.field_figures import FieldFigures
+from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
@@ -41,6 +43,7 @@ from edgefleet.protocol.device import (
 )
 from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.device_figures import DeviceFigures
+from edgefleet.protocol.field_figures import ModelField
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -139,6 +142,11 @@ class Hub:
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
         self._watched = WatchedDevices()
+        self._field = FieldFigures(
+            engine.fleet, self.registry.knows, folder.keep_field_figures, now=clock.now()
+        )
+        self._field.load(folder.field_figures())
+        self._field_views = FieldViews(self._field, self.registry, self.blobs)
         self._views = DeviceViews(
             engine, self._devices, self.registry, self._truth, started_at=clock.now()
         )
@@ -154,6 +162,7 @@ class Hub:
             clock,
             truth=self._truth,
             watched=self._watched,
+            field=self._field,
             unknown=self.restored.note_unknown,
             interval_s=settings.interval_s,
         )
@@ -221,6 +230,7 @@ class Hub:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
         try:
             if self._store.started:
+                self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
             await self._store.close()
@@ -235,6 +245,7 @@ class Hub:
         await self.copied.flush()
         await self._devices.flush()
         self.folder.keep_release_counts(self._history.stored())
+        self._field.keep(self.clock.now())
 
     # Devices.
 
@@ -372,6 +383,11 @@ class Hub:
         self.registry.release(model, release)
         return self._engine.why_release(model, release, self.clock.now())
 
+    def model_field(self, model: str) -> ModelField:
+        """Latency and memory of a model in the field. Raises OperatorError ``not_found``."""
+        self._known(Runs(model, None), field="model")
+        return self._field_views.model(model)
+
     # Rollouts.
 
     async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
@@ -395,7 +411,7 @@ class Hub:
             interval_s=self.settings.interval_s,
             now=now,
             blocked=self._engine.waiting_for_a_person(spec.model),
-            warnings=warnings(state),
+            warnings=(*warnings(state), *self._field_views.warnings(manifest)),
             interface=state.interface,
         )
 

@@ -48,6 +48,8 @@ NAMES_READ: Final = 200_000  # of devices, for one completion
 DEVICE_REPORTS: Final = 400  # in the history of a device
 WATCHED_DEVICES: Final = 64  # devices with figures in memory: those that were asked for last
 FIGURES_KEPT: Final = 120  # reports of each model of such a device
+FIELD_RECORDS: Final = 2_000  # of a model, release and profile: latency and memory in the field
+FIELD_DEVICE_BITS: Final = 1_024  # in each, to count devices
 AUDIT_PAGE: Final = 100
 AUDIT_PAGE_MAX: Final = 1_000
 ROLLOUTS_SHOWN: Final = 100
@@ -55,6 +57,8 @@ ROLLOUTS_SHOWN: Final = 100
 # How often the changed standings are stored, and how many in one write.
 STANDING_FLUSH_S: Final = 2.0
 STANDINGS_PER_WRITE: Final = 5_000
+
+FIELD_KEEP_S: Final = 60.0  # between two writes of the figures from the field
 
 # The history chart of a rollout.
 HISTORY_S: Final = 3_600

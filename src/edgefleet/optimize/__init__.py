@@ -53,6 +53,8 @@ def optimize(
     images: "Preprocessing | None" = None,
     tracking_uri: str = "",
     converter_python: Path | None = None,
+    field: Path | None = None,
+    report: Path | None = None,
     own_profiles: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> "Outcome":
@@ -74,7 +76,10 @@ def optimize(
     None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
     outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
     table of ``candidates``. ``own_profiles`` is a folder or a file of profiles, besides those of
-    ``model profiles``.
+    ``model profiles``. ``field`` is the answer of ``edgefleet model field --json``: latency and
+    memory that the fleet measured for the recipes of releases before, by which candidates are
+    ranked again. ``report`` is a file for the report, which is written there also if no variant
+    qualifies.
 
     ``tracking_uri`` is the MLflow server. ``converter_python`` is a Python with the packages that
     convert XGBoost, LightGBM, Keras and TensorFlow models; None: this one.
@@ -127,5 +132,7 @@ def optimize(
             images=images,
             tracking_uri=tracking_uri,
             converter_python=converter_python or Path(sys.executable),
+            field=field,
+            report=report,
         )
         return run(request, progress)

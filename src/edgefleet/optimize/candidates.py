@@ -121,7 +121,9 @@ def with_static(recipe: Recipe, **changes: object) -> Recipe:
 def _for(profile: Profile, runtime: str, step: Step) -> Step:
     if isinstance(step, StaticInt8) and runtime == "onnx":
         found: Step = with_static(
-            Recipe(runtime=runtime, steps=(step,)), activations=profile.activations
+            Recipe(runtime=runtime, steps=(step,)),
+            activations=profile.activations,
+            weight_bits=profile.weight_bits,
         ).steps[0]
         return found
     return step

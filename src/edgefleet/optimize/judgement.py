@@ -41,6 +41,16 @@ class AccuracyProof(Wire, frozen=True, kw_only=True):
     smallest_loss: float  # the smallest loss that the data could have shown
 
 
+class FieldGain(Wire, frozen=True, kw_only=True):
+    """The recipe in the fleet, with a release before. ``faster`` replaces that of the bench."""
+
+    release: str
+    requests: int
+    devices: int  # at least
+    latency_us_p50: int
+    faster: float
+
+
 class Judgement(Wire, frozen=True, kw_only=True):
     """The verdict on one candidate. ``refused`` is None if it qualifies. ``text`` is a sentence."""
 
@@ -50,3 +60,4 @@ class Judgement(Wire, frozen=True, kw_only=True):
     faster: float  # times, by p50
     refused: Refusal | None
     text: str
+    in_field: FieldGain | None = None  # None: the fleet has not measured the recipe

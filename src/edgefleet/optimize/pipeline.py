@@ -22,7 +22,8 @@ from edgefleet.optimize.conversion.source import with_tflite
 from edgefleet.optimize.data_checks import check_alike
 from edgefleet.optimize.data_files import Data, DataReader
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
-from edgefleet.optimize.evidence import write_evidence
+from edgefleet.optimize.evidence import whole_report, write_evidence
+from edgefleet.optimize.in_field import read_field
 from edgefleet.optimize.inputs.conversion import Converter
 from edgefleet.optimize.inputs.read_models import ModelReader
 from edgefleet.optimize.ladder import worst_first
@@ -40,12 +41,14 @@ from edgefleet.optimize.preprocessing import Preprocessing
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
+from edgefleet.optimize.report.page import write_report
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
 from edgefleet.optimize.source import by_runtime, operators_of
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
+from edgefleet.protocol.field_figures import FieldVariant
 
 _MIB: Final = 1 << 20
 _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
@@ -73,6 +76,8 @@ class Request:
     images: Preprocessing | None = None  # of folders of images
     tracking_uri: str = ""  # of the MLflow server
     converter_python: Path = Path(sys.executable)
+    field: Path | None = None  # figures from the fleet, see ``in_field``
+    report: Path | None = None  # where report.html is written, too
     students: Sequence[str] = ()  # of distillation, instead of those of the table
     own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
@@ -133,6 +138,7 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
     earlier = _earlier(request.baseline)
+    in_field = read_field(request.field, request.wanted.model) if request.field else {}
     end = time.monotonic() + request.time_s
     write_arrays(work / "calibration", calibration.inputs)
     write_arrays(work / "evaluation", data.inputs)
@@ -150,7 +156,10 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
         )  # fmt: skip
         bench = _Bench(builder, measurer, data, metric)
         left = (end - time.monotonic()) / (len(profiles) - place)
-        plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
+        plan = _plan(
+            request, profile, runtime, sources, left_s=left, data=(calibration, data),
+            in_field=in_field.get(profile.name, ()),
+        )  # fmt: skip
         outcome = search(plan, bench, progress)
         limits = bench.limits(CHILD_TIME_S)
         unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
@@ -162,15 +171,19 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
         outcomes.append(outcome)
         progress(outcome.text)
     folder = _release(request, draft, samples, unchanged, chosen)
+    digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+    making = _making(request, first, digests, given.data_facts, started_at)
+    labels, keep = _labels(data), request.budget.keep
     if folder is not None:
-        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-        making = _making(request, first, digests, given.data_facts, started_at)
-        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
+        write_evidence(request.out, making, outcomes, metric.name, keep, labels=labels)
+    if request.report is not None:
+        write_report(request.report, whole_report(making, outcomes, metric.name, keep, labels))
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
+        labels=labels,
     )
 
 
@@ -196,6 +209,12 @@ def _given(request: Request, cache: Cache, work: Path) -> _Given:
     samples = data.evaluation(request.evaluate)
     check_alike(calibration.inputs, samples.inputs)
     return _Given(sources, calibration, samples, data.facts)
+
+
+def _labels(data: EvaluationData) -> tuple[int, ...]:
+    """The class of each case. Empty where cases have no class."""
+    found = data.truth.get("label")
+    return () if found is None else tuple(int(one) for one in found)
 
 
 def _making(
@@ -239,6 +258,7 @@ def _plan(
     *,
     left_s: float,
     data: tuple[CalibrationData, EvaluationData],
+    in_field: Sequence[FieldVariant],
 ) -> Plan:
     source = sources[runtime]
     recipes: Sequence[Recipe] = tuple(
@@ -269,6 +289,7 @@ def _plan(
         end=time.monotonic() + left_s - latency_s,
         worst_first=_worst_first(*data) if runtime == "onnx" else None,
         latency_s=latency_s,
+        field=in_field,
     )
 
 
@@ -291,7 +312,7 @@ def _metric(draft: Draft, request: Request) -> Metric:
 
 
 def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+    def ordered(model: Path, step: StaticInt8) -> Mapping[str, float]:
         return worst_first(model, step, calibration, evaluation)
 
     return ordered

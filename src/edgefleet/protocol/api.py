@@ -7,6 +7,7 @@ from edgefleet.protocol import (
     device,
     device_commands,
     device_figures,
+    field_figures,
     operator,
     restored,
     rollout,
@@ -78,6 +79,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              operator.ReleaseView, "One release."),
     Endpoint("release_why", "GET", "/api/v1/models/{model}/releases/{release}/why", "operator",
              None, why.WaitReport, "The status of a release, and what it waits for."),
+    Endpoint("model_field", "GET", "/api/v1/models/{model}/field", "operator", None,
+             field_figures.ModelField,
+             "Latency and memory of a model's releases in the field, by hardware class."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
              "One page of devices (?after=, ?limit=, and the fields of `DeviceFilter`: ?selector=, "
              "?runs=, ?phase=, ?state=, which may be repeated, ?search=)."),

@@ -12,7 +12,7 @@ from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.model.init import Pair
 from edgefleet.cli.screen import table
-from edgefleet.cli.values import DURATION, RATE, size
+from edgefleet.cli.values import DURATION, FILE, RATE, size
 from edgefleet.protocol.release import Task
 
 if TYPE_CHECKING:
@@ -177,6 +177,17 @@ class Model(click.Path):
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
 )
 @click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report here, too: also if no variant qualifies.",
+)
+@click.option("--plots", is_flag=True, help="Draw the plots of report.html here, too.")
+@click.option(
+    "--field",
+    type=FILE,
+    help="The answer of `edgefleet model field MODEL --json`: the fleet's figures rank, too.",
+)
+@click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="The cache of builds and measurements. Default: ~/.cache/edgefleet/optimize.",
@@ -190,6 +201,7 @@ def optimize(
     profiles: tuple[str, ...],
     compare: tuple[tuple[str, object], ...],
     preprocess: tuple[tuple[str, object], ...],
+    plots: bool,
     **wishes: Any,
 ) -> int | None:
     """Find the best variant of a float model for each profile.
@@ -219,17 +231,24 @@ def optimize(
         progress=invocation.screen.note,
         **wishes,
     )
-    invocation.screen.answer(outcome.without_cases(), _lines(outcome))
+    lines = _lines(outcome, wishes["keep"], plots=plots)
+    invocation.screen.answer(outcome.without_cases(), lines)
     if outcome.folder and not invocation.json:
         invocation.screen.note(f"Next: edgefleet model publish {outcome.folder} --trust")
     return None if outcome.qualified else Exit.FAILED
 
 
-def _lines(outcome: Outcome) -> list[str]:
-    lines: list[str] = []
-    for profile in outcome.profiles:
-        lines += [f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile), ""]
-        lines += [profile.text, ""]
+def _lines(outcome: Outcome, keep: float, *, plots: bool) -> list[str]:
+    from edgefleet.optimize.evidence import profile_report
+    from edgefleet.optimize.report import terminal
+    from edgefleet.optimize.report.decisions import verdict
+
+    reports = [profile_report(one, keep, outcome.labels) for one in outcome.profiles]
+    lines = [f"{one.profile}: {verdict(one)}" for one in reports]
+    for profile, report in zip(outcome.profiles, reports, strict=True):
+        lines += ["", f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile)]
+        lines += terminal.plots(report) if plots else ()
+    lines.append("")
     where = f"{outcome.folder} is ready." if outcome.folder else "No release folder was written."
     return [*lines, where]
 

@@ -101,6 +101,13 @@ def _static(step: StaticInt8, source: FloatModel) -> list[Rule]:
             field="static_int8.calibration",
             hint="Use minmax.",
         )
+    if step.weight_bits != 8:
+        raise PublisherError(
+            "step_failed",
+            f"TFLite has no weights of {step.weight_bits} bits: LiteRT adds without saturation.",
+            field="static_int8.weight_bits",
+            hint="Use 8.",
+        )
     rules = [Rule("static", activation_bits=bits, per_channel=step.per_channel)]
     if not step.integer_io:
         rules += [Rule("float", operator="INPUT"), Rule("float", operator="OUTPUT")]
