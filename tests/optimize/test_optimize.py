@@ -19,7 +19,7 @@ from edgefleet.optimize import optimize
 from edgefleet.optimize.building import Builder
 from edgefleet.optimize.cache import Cache
 from edgefleet.optimize.child import ChildLimits, run_child
-from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.data_files import DataReader
 from edgefleet.optimize.evaluation_data import CalibrationData
 from edgefleet.optimize.outcome import Outcome
 from edgefleet.optimize.recipe import Half, Prune, Recipe, StaticInt8, WeightInt8
@@ -193,22 +193,22 @@ def test_calibration_files_are_checked(
 ) -> None:
     facts = inspect_model(world / "cnn.onnx")
     with pytest.raises(PublisherError, match=told) as caught:
-        read_calibration(save(tmp_path / "bad.npz", **arrays), facts)
+        DataReader(facts, tmp_path).calibration(save(tmp_path / "bad.npz", **arrays))
     assert (caught.value.code, caught.value.field) == ("calibration_invalid", field)
 
 
 def test_evaluation_files_are_checked(world: Path, tmp_path: Path) -> None:
-    facts = inspect_model(world / "cnn.onnx")
+    reader = DataReader(inspect_model(world / "cnn.onnx"), tmp_path)
     with pytest.raises(PublisherError, match="no right answers") as caught:
-        read_evaluation(save(tmp_path / "bad.npz", X=X), facts)
+        reader.evaluation(save(tmp_path / "bad.npz", X=X))
     assert (caught.value.code, caught.value.field) == ("evaluation_invalid", "y")
     with pytest.raises(PublisherError, match="there are 9 samples") as caught:
-        read_evaluation(save(tmp_path / "bad.npz", X=X, y=Y[:4]), facts)
+        reader.evaluation(save(tmp_path / "bad.npz", X=X, y=Y[:4]))
     assert (caught.value.code, caught.value.field) == ("evaluation_invalid", "y")
     (tmp_path / "no.npz").write_text("text")
     with pytest.raises(PublisherError, match="The evaluation data is not a valid"):
-        read_evaluation(tmp_path / "no.npz", facts)
-    assert len(read_evaluation(save(tmp_path / "good.npz", X=X, y=Y), facts).inputs["image"]) == 9
+        reader.evaluation(tmp_path / "no.npz")
+    assert len(reader.evaluation(save(tmp_path / "good.npz", X=X, y=Y)).inputs["image"]) == 9
 
 
 def test_models_that_could_run_code_or_read_other_files_are_refused(

@@ -30,7 +30,7 @@ from edgefleet.protocol.wire import encode
 
 LINEAGE_FILE: Final = "lineage.json"
 _TOOLS: Final = ("edgefleet", "onnx", "onnxruntime", "numpy", "onnxslim", "ai-edge-litert",
-                 "ai-edge-quantizer", "skl2onnx")  # fmt: skip
+                 "ai-edge-quantizer", "skl2onnx", "pillow")  # fmt: skip
 _SINGLE_CASES: Final = ("cases", "resampled")  # they say much of the data, and are long
 
 
@@ -49,7 +49,8 @@ class MadeVariant:
 class Making:
     """Sources, data, tools and machine of the variants. Times in seconds since 1970.
 
-    ``data`` are the digests of data sets by purpose, such as ``calibration``. ``tools`` and
+    ``data`` are the digests of data sets by purpose, such as ``calibration``, and ``data_facts``
+    say how they were made, such as the preprocessing of images. ``tools`` and
     ``machine`` are ``tool_versions()`` and ``machine_facts()`` of the machine that made them.
     ``wishes`` are further parameters that the publisher gave, such as the metric.
     """
@@ -62,6 +63,7 @@ class Making:
     machine: Mapping[str, object]
     started_at: float
     finished_at: float
+    data_facts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     wishes: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -132,7 +134,11 @@ def _dependencies(making: Making) -> list[Resource]:
         for number, digest in enumerate(source.parents, 1)
     ]
     found += [
-        Resource(name=f"{purpose} data", digest={"sha256": digest})
+        Resource(
+            name=f"{purpose} data",
+            digest={"sha256": digest},
+            annotations=making.data_facts.get(purpose, {}),
+        )
         for purpose, digest in sorted(making.data.items())
     ]
     return found

@@ -1,6 +1,7 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +19,13 @@ from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
 from edgefleet.optimize.conversion.source import with_tflite
-from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.data_checks import check_alike
+from edgefleet.optimize.data_files import Data, DataReader
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
 from edgefleet.optimize.evidence import whole_report, write_evidence
 from edgefleet.optimize.in_field import read_field
-from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
+from edgefleet.optimize.inputs.conversion import Converter
+from edgefleet.optimize.inputs.read_models import ModelReader
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
 from edgefleet.optimize.lineage import Making, tool_versions
@@ -34,13 +37,14 @@ from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
+from edgefleet.optimize.preprocessing import Preprocessing
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
 from edgefleet.optimize.report.page import write_report
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
-from edgefleet.optimize.source import by_runtime, operators_of, read_source
+from edgefleet.optimize.source import by_runtime, operators_of
 from edgefleet.optimize.source_model import SourceModel, Trainer
 from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
@@ -54,10 +58,10 @@ _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 class Request:
     """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
-    models: Sequence[Path | SourceModel]
+    models: Sequence[Path | str | SourceModel]
     profiles: Sequence[str]
-    calibration: Path
-    evaluate: Path
+    calibration: Data
+    evaluate: Data
     wanted: Wanted
     out: Path
     runner: Runner
@@ -69,6 +73,9 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    images: Preprocessing | None = None  # of folders of images
+    tracking_uri: str = ""  # of the MLflow server
+    converter_python: Path = Path(sys.executable)
     field: Path | None = None  # figures from the fleet, see ``in_field``
     report: Path | None = None  # where report.html is written, too
     students: Sequence[str] = ()  # of distillation, instead of those of the table
@@ -114,12 +121,18 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
     """
     check_free(request.out)
+    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
+        return _run(request, Path(name), progress)
+
+
+def _run(request: Request, work: Path, progress: Progress) -> Outcome:
+    """Optimise. ``work`` is an empty folder."""
     started_at = time.time()
     profiles = named_profiles(request.profiles, request.own_profiles)
-    sources: Mapping[str, SourceModel] = by_runtime(list(map(_source, request.models)))
+    cache = Cache(request.cache_dir or default_folder())
+    given = _given(request, cache, work)
+    sources, calibration, samples = given.sources, given.calibration, given.samples
     first = next(iter(sources.values()))
-    calibration = read_calibration(request.calibration, first.facts)
-    samples = read_evaluation(request.evaluate, first.facts)
     draft = draft_of(first.facts, samples, request.wanted)
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
@@ -127,42 +140,39 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     earlier = _earlier(request.baseline)
     in_field = read_field(request.field, request.wanted.model) if request.field else {}
     end = time.monotonic() + request.time_s
-    cache = Cache(request.cache_dir or default_folder())
-    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
-        work = Path(name)
-        write_arrays(work / "calibration", calibration.inputs)
-        write_arrays(work / "evaluation", data.inputs)
-        sources = with_tflite(sources, profiles, cache, work / "calibration", progress)
-        runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
-        builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
-        digest = arrays_digest(data.inputs)
-        outcomes: list[ProfileOutcome] = []
-        chosen: list[Chosen] = []
-        unchanged: Chosen | None = None
-        for place, (profile, runtime) in enumerate(zip(profiles, runtimes, strict=True)):
-            measurer = Measurer(
-                cache, profile, work / "evaluation", digest, _threads(request, profile),
-                earlier.get(profile.name),
-            )  # fmt: skip
-            bench = _Bench(builder, measurer, data, metric)
-            left = (end - time.monotonic()) / (len(profiles) - place)
-            plan = _plan(
-                request, profile, runtime, sources, left_s=left, data=(calibration, data),
-                in_field=in_field.get(profile.name, ()),
-            )  # fmt: skip
-            outcome = search(plan, bench, progress)
-            limits = bench.limits(CHILD_TIME_S)
-            unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
-            if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
-                mapped = check_mapped(profile, shipped.built.path)
-                outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
-                chosen.append(shipped)
-            outcomes.append(outcome)
-            progress(outcome.text)
-        folder = _release(request, draft, samples, unchanged, chosen)
+    write_arrays(work / "calibration", calibration.inputs)
+    write_arrays(work / "evaluation", data.inputs)
+    sources = with_tflite(sources, profiles, cache, work / "calibration", progress)
+    runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
+    builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
+    digest = arrays_digest(data.inputs)
+    outcomes: list[ProfileOutcome] = []
+    chosen: list[Chosen] = []
+    unchanged: Chosen | None = None
+    for place, (profile, runtime) in enumerate(zip(profiles, runtimes, strict=True)):
+        measurer = Measurer(
+            cache, profile, work / "evaluation", digest, _threads(request, profile),
+            earlier.get(profile.name),
+        )  # fmt: skip
+        bench = _Bench(builder, measurer, data, metric)
+        left = (end - time.monotonic()) / (len(profiles) - place)
+        plan = _plan(
+            request, profile, runtime, sources, left_s=left, data=(calibration, data),
+            in_field=in_field.get(profile.name, ()),
+        )  # fmt: skip
+        outcome = search(plan, bench, progress)
+        limits = bench.limits(CHILD_TIME_S)
+        unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
+        if outcome.chosen is not None and outcome.chosen.candidate is not None:
+            shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
+            mapped = check_mapped(profile, shipped.built.path)
+            outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
+            chosen.append(shipped)
+        outcomes.append(outcome)
+        progress(outcome.text)
+    folder = _release(request, draft, samples, unchanged, chosen)
     digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-    making = _making(request, first, digests, started_at)
+    making = _making(request, first, digests, given.data_facts, started_at)
     labels, keep = _labels(data), request.budget.keep
     if folder is not None:
         write_evidence(request.out, making, outcomes, metric.name, keep, labels=labels)
@@ -177,26 +187,49 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The models and the data of the publisher, read and checked."""
+
+    sources: Mapping[str, SourceModel]
+    calibration: CalibrationData
+    samples: Samples
+    data_facts: Mapping[str, Mapping[str, object]]
+
+
+def _given(request: Request, cache: Cache, work: Path) -> _Given:
+    """Read models and data. ``work`` gets what is fetched and prepared."""
+    fetched = work / "models"
+    fetched.mkdir()
+    converter = Converter(cache, request.converter_python)
+    reader = ModelReader(fetched, converter, request.tracking_uri)
+    sources = by_runtime(reader.read(request.models))
+    data = DataReader(next(iter(sources.values())).facts, work, request.images)
+    calibration = data.calibration(request.calibration)
+    samples = data.evaluation(request.evaluate)
+    check_alike(calibration.inputs, samples.inputs)
+    return _Given(sources, calibration, samples, data.facts)
+
+
 def _labels(data: EvaluationData) -> tuple[int, ...]:
     """The class of each case. Empty where cases have no class."""
     found = data.truth.get("label")
     return () if found is None else tuple(int(one) for one in found)
 
 
-def _source(model: Path | SourceModel) -> SourceModel:
-    if isinstance(model, SourceModel):
-        return model
-    return read_mlflow(model) if is_mlflow(model) else read_source(model)
-
-
 def _making(
-    request: Request, source: SourceModel, digests: Mapping[str, str], started_at: float
+    request: Request,
+    source: SourceModel,
+    digests: Mapping[str, str],
+    data_facts: Mapping[str, Mapping[str, object]],
+    started_at: float,
 ) -> Making:
     return Making(
         model=request.wanted.model,
         release=request.wanted.release,
         source=source,
         data=digests,
+        data_facts=data_facts,
         tools=tool_versions(),
         machine=machine_facts(),
         started_at=started_at,

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.data_checks import data_error
+from edgefleet.optimize.data_files import Data
 from edgefleet.optimize.evaluation_data import Arrays
 from edgefleet.optimize.limits import DATA_BYTES
 from edgefleet.optimize.samples import named_inputs
@@ -39,7 +40,7 @@ def is_torch(model: str | Path) -> bool:
 
 
 def with_torch(
-    models: Sequence[str | Path], calibration: Path, wishes: TorchWishes, folder: Path
+    models: Sequence[str | Path], calibration: Data, wishes: TorchWishes, folder: Path
 ) -> tuple[list[Path | SourceModel], TorchTrainer | None]:
     """The models with those of PyTorch exported into ``folder``, and the trainer of such a model.
 
@@ -85,8 +86,11 @@ def _lineage(source: SourceModel, reference: str, done: Done) -> SourceModel:
     return SourceModel(source.path, source.facts, source.sha256, (done.weights_sha256,), facts)
 
 
-def _example(calibration: Path) -> Arrays:
+def _example(calibration: Data) -> Arrays:
     """The first cases of the calibration data, by the names of its arrays."""
+    if not isinstance(calibration, Path) or calibration.is_dir():
+        message = "A PyTorch model is exported with the first cases of an .npz file."
+        raise data_error("calibration", "calibration", message, _HINT)
     try:
         arrays = named_inputs(calibration, DATA_BYTES)
     except PublisherError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @verb(
     "field",
-    examples=("edgefleet model field digits", "edgefleet model field digits --json > field.json"),
+    examples=("edgefleet model field digits", "edgefleet model field digits --json"),
 )
 @click.argument("model", metavar="MODEL")
 @pass_invocation
