@@ -120,8 +120,29 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "over_quota": ErrorKind(
             _O, 429, _LATER, "Retry after the seconds in Retry-After, or send fewer requests."
         ),
-        "not_authorized": ErrorKind(
-            _O, 401, _FIX, "Give the operator token: --token, EDGEFLEET_TOKEN or --data-dir."
+        "unauthenticated": ErrorKind(
+            _O,
+            401,
+            _FIX,
+            "Give a valid token: --token, EDGEFLEET_TOKEN or --data-dir. An admin makes one with "
+            "`edgefleet token create`.",
+        ),
+        "forbidden": ErrorKind(
+            _O, 403, _FIX, "Ask an admin for the role: `edgefleet user role NAME ROLE`."
+        ),
+        "too_many_logins": ErrorKind(
+            _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
+        ),
+        "password_weak": ErrorKind(_O, 422, _FIX, "Choose a longer password."),
+        "user_exists": ErrorKind(
+            _O, 409, _FIX, "Choose another name, or change the user with `edgefleet user role`."
+        ),
+        "approves_own_plan": ErrorKind(
+            _O,
+            409,
+            _FIX,
+            "Ask another user with the role approver; add one with `edgefleet user add NAME --role "
+            "approver`.",
         ),
         "not_found": ErrorKind(_O, 404, _FIX, "List the existing objects, then name one of them."),
         "percent_out_of_range": ErrorKind(

@@ -26,8 +26,10 @@ from edgefleet.hub.devices import Devices
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
+from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
+from edgefleet.hub.people import People
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
@@ -84,6 +86,7 @@ from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
 from edgefleet.security.credentials import DeviceIdentity
+from edgefleet.security.principals import Principal
 
 
 class OpenStore(Protocol):
@@ -110,7 +113,7 @@ class Hub:
         self.settings = settings
         self.folder = folder
         self.clock = clock
-        self.operator_token = folder.operator_token(entropy)
+        operator_token = folder.operator_token(entropy)
         secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
@@ -119,6 +122,8 @@ class Hub:
         self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
+        self.people = People(store, clock, entropy, operator_token=operator_token)
+        self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
@@ -209,6 +214,8 @@ class Hub:
 
     def load(self) -> None:
         """Restore the state in memory from the store, then start the writer thread."""
+        self.people.load()
+        self.logins.load()
         self.registry.load()
         removed = self._devices.load()
         self._rollout_commands.load()
@@ -244,6 +251,7 @@ class Hub:
         await self.restored.flush()
         await self.copied.flush()
         await self._devices.flush()
+        await self.people.flush()
         self.folder.keep_release_counts(self._history.stored())
         self._field.keep(self.clock.now())
 
@@ -263,9 +271,9 @@ class Hub:
             return self.settings.checkin_url
         return self._checkin.url(host if self._checkin.any_host else None)
 
-    async def claims(self, request: ClaimRequest, actor: str) -> Claims:
+    async def claims(self, request: ClaimRequest, by: Principal) -> Claims:
         """Make one-use claims. Raises OperatorError ``bad_request``."""
-        return await self._devices.claims(request, actor)
+        return await self._devices.claims(request, by)
 
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
@@ -359,9 +367,9 @@ class Hub:
 
     # Releases.
 
-    async def publish(self, request: PublishRequest) -> ReleaseView:
+    async def publish(self, request: PublishRequest, by: Principal) -> ReleaseView:
         """Publish a signed release. Raises PublisherError and then changes nothing."""
-        return self._release(await self.registry.publish(request.envelope))
+        return self._release(await self.registry.publish(request.envelope, by))
 
     def models(self) -> Models:
         running = self._figures().on_release
@@ -390,9 +398,9 @@ class Hub:
 
     # Rollouts.
 
-    async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
+    async def plan(self, spec: RolloutSpec, by: Principal) -> RolloutView:
         """Plan a rollout without starting it. Raises OperatorError."""
-        return self.rollout(await self._rollout_commands.plan(spec, actor))
+        return self.rollout(await self._rollout_commands.plan(spec, by))
 
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
         """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError.
@@ -415,19 +423,21 @@ class Hub:
             interface=state.interface,
         )
 
-    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
+    async def command(
+        self, rollout: str, verb: Verb, command: Command, by: Principal
+    ) -> RolloutView:
         """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
-        await self._rollout_commands.command(rollout, verb, command, actor)
+        await self._rollout_commands.command(rollout, verb, command, by)
         return self.rollout(rollout)
 
-    async def approve(self, rollout: str, request: ApproveRequest) -> RolloutView:
+    async def approve(self, rollout: str, request: ApproveRequest, by: Principal) -> RolloutView:
         """Record a person's approval of a rollout. Raises OperatorError."""
-        await self._rollout_commands.approve(rollout, request)
+        await self._rollout_commands.approve(rollout, request, by)
         return self.rollout(rollout)
 
-    async def freeze(self, request: Freeze) -> Freeze:
+    async def freeze(self, request: Freeze, by: Principal) -> Freeze:
         """Freeze or unfreeze the whole fleet. Returns the new state."""
-        await self._rollout_commands.freeze(request)
+        await self._rollout_commands.freeze(request, by)
         return self._engine.freeze
 
     def frozen(self) -> Freeze:
@@ -441,14 +451,14 @@ class Hub:
         """
         return self._views.quarantined()
 
-    async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
+    async def unquarantine(self, name: str, request: Unquarantine, by: Principal) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._rollout_commands.unquarantine(self.row(name), request)
+        await self._rollout_commands.unquarantine(self.row(name), request, by)
         return self.device(name)
 
-    async def add_truth(self, request: TruthRequest) -> TruthAdded:
+    async def add_truth(self, request: TruthRequest, by: Principal) -> TruthAdded:
         """Add late labels for the answers of a device. Raises OperatorError."""
-        return await self._truth.add(self.row(request.device), request)
+        return await self._truth.add(self.row(request.device), request, by)
 
     def rollouts(self, model: str = "") -> Rollouts:
         """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.

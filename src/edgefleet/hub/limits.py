@@ -26,6 +26,22 @@ LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
+# People.
+USERS: Final = 10_000
+TOKENS: Final = 10_000  # valid API tokens
+TOKEN_KEPT_S: Final = 30 * 86_400.0  # in the list, after it ended
+LAST_USED_S: Final = 60.0  # exactness of the last use of a token
+HASHES_AT_ONCE: Final = 2  # passwords compared at the same time: each takes 32 MiB
+HASHES_WAITING: Final = 16  # then a login is refused
+SESSION_S: Final = 12 * 3600.0
+SESSIONS: Final = 20_000
+LOGIN_LINK_S: Final = 900.0
+LOGIN_LINKS: Final = 100
+LOGIN_PAUSE_S: Final = 300.0  # within which logins are counted
+LOGINS_OF_USER: Final = 10  # failed ones within the pause
+LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
+LOGINS_COUNTED: Final = 10_000  # users and addresses
+
 # Artifacts.
 ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8
