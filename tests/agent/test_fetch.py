@@ -228,6 +228,14 @@ def test_a_manifest_is_kept_only_once_its_signature_was_checked(disk: MemoryStor
         fetcher(disk, Hub()).manifest("digits", "b", "d", stranger)
     assert damaged.value.refusal == "signature_invalid", "if the same bytes come again and again"
     assert disk.files == {}
+
+    def newer(_: bytes) -> tuple[str, ReleaseManifest]:
+        raise DeviceError("manifest_unreadable", "FP4")
+
+    with pytest.raises(DeviceError, match="FP4") as unreadable:
+        fetcher(disk, Hub()).manifest("digits", "b", "d", newer)
+    assert unreadable.value.code == "manifest_unreadable", "another download has the same bytes"
+    assert disk.files == {}
     opened = fetcher(disk, Hub()).manifest("digits", "b", "d", lambda _: ("d", manifest("2")))
     assert opened == ("d", manifest("2"))
     assert disk.files == {"models/digits/b/manifest.next.json": DATA}

@@ -1,12 +1,14 @@
 """The device's own keys decide what it runs."""
 
+import base64
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent.trust import Trust
-from edgefleet.base.errors import OperatorError, PublisherError
+from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
+from edgefleet.protocol.release import MANIFEST_TYPE, Envelope, Signature
 from edgefleet.protocol.wire import encode
 from edgefleet.security.signing import PublisherKey, manifest_digest, sign_manifest
 from support.agent_world import manifest
@@ -56,6 +58,23 @@ def test_a_manifest_with_a_datatype_of_a_later_version_is_refused_with_its_name(
     tensor = replace(variant.inputs[0], datatype="FP4")  # type: ignore[arg-type] # none of today's
     variant = replace(variant, inputs=(tensor,))
     envelope = sign_manifest(replace(later, variants=(variant,)), KEY)
-    with pytest.raises(PublisherError, match="FP4") as refused:
+    with pytest.raises(DeviceError, match="FP4") as refused:
         Trust((KEY.public.text,)).open(encode(envelope))
-    assert refused.value.code == "release_file_invalid"
+    assert refused.value.code == "manifest_unreadable"
+    assert "Update the agent" in refused.value.hint
+
+
+def test_a_signed_envelope_of_a_later_type_is_refused_with_its_type() -> None:
+    later, payload = MANIFEST_TYPE.replace("v1", "v2"), b'{"format":2}'
+    message = b"DSSEv1 %d %s %d %s" % (len(later), later.encode(), len(payload), payload)
+    signature = Signature(keyid=KEY.public.keyid, sig=base64.b64encode(KEY.sign(message)).decode())
+    envelope = Envelope(
+        payloadType=later, payload=base64.b64encode(payload).decode(), signatures=(signature,)
+    )
+    with pytest.raises(DeviceError, match="v2") as refused:
+        Trust((KEY.public.text,)).open(encode(envelope))
+    assert refused.value.code == "manifest_unreadable"
+    stranger = Trust((PublisherKey.generate().public.text,))
+    with pytest.raises(PublisherError) as forged:
+        stranger.open(encode(envelope))
+    assert forged.value.code == "signature_invalid"

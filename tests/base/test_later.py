@@ -54,6 +54,22 @@ def test_a_result_after_a_cancelled_wait_is_dropped() -> None:
     assert asyncio.run(play())
 
 
+def test_a_mapped_result_is_made_of_the_result_or_of_the_error() -> None:
+    def doubled(result: int | Exception) -> int:
+        if isinstance(result, DeviceError):
+            return 0
+        assert isinstance(result, int)
+        return 100 // result
+
+    got: list[int | Exception] = []
+    for result in (50, DeviceError("not_ready", "No model."), 0):
+        later: Later[int] = Later()
+        later.mapped(doubled).then(got.append)
+        later.settle(result)
+    assert got[:2] == [2, 0]
+    assert isinstance(got[2], ZeroDivisionError), "an error of the function is the result"
+
+
 def test_a_receiver_that_fails_does_not_stop_the_one_who_settles() -> None:
     async def play() -> list[Any]:
         reported: list[Any] = []

@@ -35,6 +35,27 @@ def test_built_in_and_own_profiles_are_listed(own: Path, edgefleet: CommandLine)
     assert "shop (own)" in edgefleet("model", "profiles").out
 
 
+@pytest.mark.parametrize(
+    ("facts", "best"),
+    [
+        ('{"runtimes": ["onnx", "litert"], "arch": "aarch64", "memory_mib": 4096}', "raspberry_pi"),
+        ('{"runtimes": ["onnx", "litert", "edgetpu"], "memory_mib": 1024}', "coral_tpu"),
+        ('{"runtimes": ["onnx"], "memory_mib": 20}', "shop"),
+        ('{"runtimes": [], "memory_mib": 1024}', ""),
+    ],
+)
+def test_the_facts_of_a_device_select_its_profile(
+    own: Path, tmp_path: Path, edgefleet: CommandLine, facts: str, best: str
+) -> None:
+    (tmp_path / "facts.json").write_text(facts)
+    said = edgefleet("model", "profiles", "--for", str(tmp_path / "facts.json"))
+    told = f"The best for it is {best}." if best else "No profile fits it."
+    assert said.out.splitlines()[-1] == told
+    (tmp_path / "facts.json").write_text('{"memory_mib": "much"}')
+    said = edgefleet("model", "profiles", "--for", str(tmp_path / "facts.json"))
+    assert (said.exit, "memory_mib" in said.err) == (2, True)
+
+
 def test_a_wrong_profile_is_named_with_its_field(
     own: Path, tmp_path: Path, edgefleet: CommandLine
 ) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
@@ -22,7 +24,7 @@ def serving(home: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
     """The program, ended with the test at the latest."""
     child = subprocess.Popen(
         [sys.executable, "-m", "edgefleet.cli.main", "serve", *args],
-        env={**os.environ, "HOME": str(home), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""},
+        env=environ(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -33,6 +35,21 @@ def serving(home: Path, *args: str) -> Iterator["subprocess.Popen[str]"]:
         if child.poll() is None:
             child.kill()
         child.communicate(timeout=30)
+
+
+def environ(home: Path) -> dict[str, str]:
+    return {**os.environ, "HOME": str(home), "XDG_DATA_HOME": "", "XDG_CONFIG_HOME": ""}
+
+
+def signs_in(link: str) -> bool:
+    """Whether the link leads to the fleet, and not to the login form."""
+    try:
+        with build_opener(HTTPCookieProcessor()).open(link, timeout=30) as answer:
+            return b"Sign out" in answer.read()
+    except HTTPError as error:
+        if error.code != 401:
+            raise
+        return False
 
 
 def lines(child: "subprocess.Popen[str]", until: str) -> list[str]:
@@ -51,11 +68,18 @@ def test_it_prints_the_page_and_the_next_commands_and_ends_on_ctrl_c(tmp_path: P
     with serving(tmp_path, *FREE) as child:
         said = lines(child, "edgefleet doctor")
         page = next(line.split()[1] for line in said if line.startswith("  page"))
-        with build_opener(HTTPCookieProcessor()).open(page, timeout=30) as answer:
-            assert answer.status == 200
-            assert b"edgefleet" in answer.read()
         folder = tmp_path / ".local" / "share" / "edgefleet" / "hub"
-        assert page.endswith((folder / "operator.token").read_text().strip())
+        token = (folder / "operator.token").read_text().strip()
+        assert not any(secret in line for line in said for secret in (token, "code="))
+        login = subprocess.run(
+            [sys.executable, "-m", "edgefleet.cli.main", "hub", "login"],
+            env=environ(tmp_path), capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        link = login.stdout.strip()
+        assert link.startswith(f"{page}/login?code=")
+        assert token not in link
+        assert signs_in(link)
+        assert not signs_in(link)  # it works once
         assert "  edgefleet model publish FOLDER --trust" in said
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == Exit.DONE
@@ -90,3 +114,18 @@ def test_a_bad_setting_starts_nothing(option: str, value: str, tmp_path: Path) -
         assert child.returncode == Exit.USAGE
         assert json.loads(out)["code"] == "setting_invalid"
     assert not (tmp_path / ".local").exists()
+
+
+@pytest.mark.long
+def test_on_a_terminal_it_prints_a_link_that_signs_in_once(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgefleet.cli.main", "serve", *FREE]
+    with subprocess.Popen(command, env=environ(tmp_path), stdout=theirs) as child:
+        os.close(theirs)
+        try:
+            with os.fdopen(ours, encoding="utf-8") as screen:
+                page = next(line.split()[1] for line in screen if line.startswith("  page"))
+                assert signs_in(page)
+                assert not signs_in(page)
+        finally:
+            child.kill()

@@ -12,6 +12,7 @@ from support.command_line import CommandLine
 SWARM = ("sim", "swarm", "--seeds", "3", "--devices", "200", "--processes", "1", "--json")
 
 
+@pytest.mark.long
 def test_a_swarm_tells_how_often_each_verdict_and_each_fault_occurred(
     edgefleet: CommandLine,
 ) -> None:

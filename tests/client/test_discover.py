@@ -54,7 +54,7 @@ def test_the_folders_token_goes_to_its_hub_and_to_this_machine(folder: Path, url
 def test_the_folders_token_goes_to_no_other_host(folder: Path, url: str) -> None:
     with pytest.raises(OperatorError) as caught:
         look(folder, url=url)
-    assert (caught.value.code, caught.value.field) == ("not_authorized", "token")
+    assert (caught.value.code, caught.value.field) == ("unauthenticated", "token")
 
 
 def test_no_hub_is_a_network_error_that_says_how_to_start_one(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_no_token_says_how_to_give_one(folder: Path) -> None:
     (folder / "operator.token").unlink()
     with pytest.raises(OperatorError) as caught:
         look(folder)
-    assert caught.value.code == "not_authorized"
+    assert caught.value.code == "unauthenticated"
     assert "EDGEFLEET_TOKEN" in caught.value.hint
 
 

@@ -28,8 +28,23 @@ from edgefleet.protocol.device_commands import (
     RemoveDevice,
     RenameDevice,
 )
+from edgefleet.protocol.field_figures import ModelField
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
+from edgefleet.protocol.people import (
+    AddUser,
+    ChangePassword,
+    ChangeUser,
+    CreatedToken,
+    CreateToken,
+    LoginLink,
+    RevokeToken,
+    Role,
+    Tokens,
+    TokenView,
+    Users,
+    UserView,
+)
 from edgefleet.protocol.release import Envelope, Signature
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Status, Verb
@@ -62,6 +77,9 @@ class Call:
     body: Wire | None = None
     gives: object = None
 
+
+USER = UserView(name="ada@example.org", role=Role.APPROVER, source="local", created_at=1.0)
+API_TOKEN = TokenView(id="3f9a0c11d2", user="ada", role=Role.VIEWER, created_at=1.0)
 
 CALLS = (
     Call("health", lambda hub: hub.health(), "/health", HEALTH),
@@ -110,6 +128,12 @@ CALLS = (
         lambda hub: hub.model("a.b-c_d"),
         "/api/v1/models/a.b-c_d",
         READS.models().models[0],
+    ),
+    Call(
+        "model_field",
+        lambda hub: hub.model_field("digits"),
+        "/api/v1/models/digits/field",
+        ModelField(model="digits", since=5.0, profiles=()),
     ),
     Call(
         "release",
@@ -252,6 +276,49 @@ CALLS = (
         "/api/v1/rollouts/ro-1/pause",
         VIEW,
         body=Command(generation=3, note="why"),
+    ),
+    Call("users", lambda hub: hub.people.users(), "/api/v1/users", Users(users=(USER,))),
+    Call(
+        "user_add",
+        lambda hub: hub.people.add_user(AddUser(name="ada", role=Role.ADMIN, password="p")),
+        "/api/v1/users",
+        USER,
+        body=AddUser(name="ada", role=Role.ADMIN, password="p"),
+    ),
+    Call(
+        "user_change",
+        lambda hub: hub.people.change_user("ada@example.org", ChangeUser(disabled=True)),
+        "/api/v1/users/ada%40example.org",
+        USER,
+        body=ChangeUser(disabled=True),
+    ),
+    Call(
+        "user_password",
+        lambda hub: hub.people.set_password("ada", ChangePassword(password="p", current="q")),
+        "/api/v1/users/ada/password",
+        USER,
+        body=ChangePassword(password="p", current="q"),
+    ),
+    Call("tokens", lambda hub: hub.people.tokens(), "/api/v1/tokens", Tokens(tokens=(API_TOKEN,))),
+    Call(
+        "token_create",
+        lambda hub: hub.people.create_token(CreateToken(user="ada", valid_s=60.0)),
+        "/api/v1/tokens",
+        CreatedToken(token="ef_1_2", view=API_TOKEN),
+        body=CreateToken(user="ada", valid_s=60.0),
+    ),
+    Call(
+        "token_revoke",
+        lambda hub: hub.people.revoke_token("3f9a0c11d2", RevokeToken(note="lost")),
+        "/api/v1/tokens/3f9a0c11d2/revoke",
+        API_TOKEN,
+        body=RevokeToken(note="lost"),
+    ),
+    Call(
+        "login_link",
+        lambda hub: hub.people.login_link(),
+        "/api/v1/login-links",
+        LoginLink(path="/login?code=x", expires_at=1.0),
     ),
     Call(
         "audit", lambda hub: hub.audit(before=9), "/api/v1/audit", READS.audit(None, 3), "before=9"
@@ -409,7 +476,7 @@ def test_a_token_that_is_not_accepted_is_told_even_where_an_answer_has_no_body(
     canned.put("HEAD", f"/api/v1/artifacts/{SHA}", 401)
     with pytest.raises(OperatorError) as caught:
         client.has_artifact(SHA)
-    assert caught.value.code == "not_authorized"
+    assert caught.value.code == "unauthenticated"
 
 
 @pytest.mark.parametrize("answer", [b"<html>hello</html>", b'{"status": 3}', b""])

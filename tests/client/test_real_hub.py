@@ -74,8 +74,8 @@ def test_refusals_are_typed(client: HubClient, hub: HubProcess) -> None:
     for call in (stranger.fleet, stranger.models, stranger.rollouts, stranger.metrics):
         with pytest.raises(OperatorError) as caught:
             call()
-        assert caught.value.code == "not_authorized"
+        assert caught.value.code == "unauthenticated"
     with pytest.raises(OperatorError) as caught:
         stranger.has_artifact("a" * 64)
-    assert caught.value.code == "not_authorized"
+    assert caught.value.code == "unauthenticated"
     stranger.close()

@@ -58,7 +58,7 @@ def reader(folder: Path, environ: Mapping[str, str]) -> Iterator[Callable[[str],
             time.sleep(2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_newcomer_follows_the_page(tmp_path: Path) -> None:
     held = [reserve_port() for _ in PORTS]
     ports = {port: str(one.getsockname()[1]) for port, one in zip(PORTS, held, strict=True)}

@@ -23,6 +23,7 @@ def run_in(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_examples_own_tests_pass_in_another_repository(tmp_path: Path) -> None:
     copy = shutil.copytree(
         EXAMPLE, tmp_path / "own_gate", ignore=shutil.ignore_patterns("__pycache__")

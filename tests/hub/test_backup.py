@@ -63,7 +63,7 @@ def content(data_dir: Path) -> tuple[int, set[str], str]:
             releases = {
                 f"{model} {one}" for model, all_ in hub.registry.models().items() for one in all_
             }
-            return hub.health().devices, releases, hub.operator_token
+            return hub.health().devices, releases, (hub.folder.root / "operator.token").read_text()
 
     return asyncio.run(body())
 
@@ -190,7 +190,7 @@ def test_a_hub_in_the_folder_is_not_overwritten(backup: Path, tmp_path: Path) ->
             await enrol_inside(hub, 5)
             with pytest.raises(OperatorError, match="data_dir_in_use"):
                 restore_backup(backup, data, now=START, replace=True)
-            return hub.operator_token
+            return (hub.folder.root / "operator.token").read_text()
 
     token = asyncio.run(body())
     with pytest.raises(OperatorError, match="setting_invalid"):

@@ -28,6 +28,7 @@ from edgefleet.protocol.rollout import (
 from edgefleet.protocol.version import OLDEST_SERVED, ONE_MODEL, PROTOCOL
 from edgefleet.protocol.wire import Problem, decode, encode
 from edgefleet.security.credentials import DeviceIdentity, issue_device_token
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -336,9 +337,11 @@ def test_an_offer_is_made_only_once_the_start_is_durable(tmp_path: Path) -> None
         for device in devices:
             await report(hub, device, device.said())
         spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
-        view = await hub.plan(spec, "operator")
+        view = await hub.plan(spec, OPERATOR_TOKEN)
         async with disk.blocked():
-            start = asyncio.ensure_future(hub.command(view.id, Verb.START, Command(), "operator"))
+            start = asyncio.ensure_future(
+                hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
+            )
             await settle()
             assert (await report(hub, devices[0], devices[0].said())).offer is None
         await start
@@ -407,8 +410,8 @@ def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
         spec = RolloutSpec(
             model="digits", release="1", waves=(WaveSpec(percent=10), WaveSpec(percent=100))
         )
-        rollout = (await hub.plan(spec, "operator")).id
-        await hub.command(rollout, Verb.START, Command(), "operator")
+        rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+        await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
         offered = [(await report(hub, device, device.said())).offer for device in devices]
         assert sum(offer is not None for offer in offered) == 1
         before = hub.rollout(rollout).evidence
@@ -436,9 +439,9 @@ def test_an_agent_of_protocol_1_is_shown_and_gets_no_release(tmp_path: Path) -> 
         spec = RolloutSpec(
             model="digits", release="2", skip_ineligible=True, waves=(WaveSpec(percent=100),)
         )
-        view = await hub.plan(spec, "operator")
+        view = await hub.plan(spec, OPERATOR_TOKEN)
         assert view.ineligible == {"agent_too_old": 1}
-        await hub.command(view.id, Verb.START, Command(), "operator")
+        await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
         assert (await report(hub, new, new.said())).offer is not None
         start = outcome("start", OutcomeKind.TRIAL_STARTED, view.id)
         answer = await report(hub, old, old.said(start, phase=Phase.TRIAL))
@@ -460,11 +463,11 @@ def test_a_protocol_that_is_not_served_is_counted_in_the_plan_and_said(tmp_path:
             assert decode(reply.body, Problem).code == "protocol_unsupported"
         spec = RolloutSpec(model="digits", release="2", skip_ineligible=True)
         with pytest.raises(OperatorError) as caught:
-            await hub.plan(spec, "operator")
+            await hub.plan(spec, OPERATOR_TOKEN)
         assert caught.value.code == "fleet_empty"
         devices[0].protocol = ONE_MODEL
         await report(hub, devices[0], devices[0].said())
-        view = await hub.plan(spec, "operator")
+        view = await hub.plan(spec, OPERATOR_TOKEN)
         assert view.ineligible == {"agent_too_old": 2}
         assert (
             f"this hub serves protocols {OLDEST_SERVED} to {PROTOCOL}"

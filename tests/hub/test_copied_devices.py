@@ -12,6 +12,7 @@ from edgefleet.protocol.device_commands import ClearCopy, DeviceFilter, RemoveDe
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Problem, decode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -59,8 +60,8 @@ async def take_turns(hub: Hub, clock: ManualClock, agents: list[Agent]) -> None:
 async def rolled_out(hub: Hub, tmp_path: Path) -> str:
     await publish_inside(hub, KEY, tiny_release(tmp_path / "releases", "1"))
     spec = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),), bake_s=0)
-    rollout = (await hub.plan(spec, "operator")).id
-    await hub.command(rollout, Verb.START, Command(), "operator")
+    rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+    await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
     return rollout
 
 
@@ -88,17 +89,19 @@ def test_a_copied_device_is_held_over_a_restart_until_an_operator_clears_it(
             assert WaitCode.COPIED in waits
             assert "edgefleet_copied_devices 1" in hub.metrics()
             assert b"manifest_sha256" not in await agents[0].check_in(hub)
-            cleared = await hub.copied.clear(hub.row(device.name), ClearCopy(person="ada"))
+            cleared = await hub.copied.clear(
+                hub.row(device.name), ClearCopy(person="ada"), OPERATOR_TOKEN
+            )
             assert not cleared.copies
             assert hub.audit(None, 1).entries[0].actor == "ada"
             with pytest.raises(OperatorError, match="device_not_copied"):
-                await hub.copied.clear(hub.row(device.name), ClearCopy())
+                await hub.copied.clear(hub.row(device.name), ClearCopy(), OPERATOR_TOKEN)
             assert b"manifest_sha256" in await agents[0].check_in(hub)
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert hub.fleet().copied == 0
             await take_turns(hub, clock, agents)
             assert hub.fleet().copied == 1
-            await hub.device_commands.remove(hub.row(device.name), RemoveDevice())
+            await hub.device_commands.remove(hub.row(device.name), RemoveDevice(), OPERATOR_TOKEN)
             assert hub.fleet().copied == 0
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert hub.fleet().copied == 0

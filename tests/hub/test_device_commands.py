@@ -13,6 +13,7 @@ from edgefleet.protocol.device import OutcomeKind, Phase
 from edgefleet.protocol.device_commands import DeviceFilter, RemoveDevice, RenameDevice
 from edgefleet.protocol.rollout import Command, RolloutSpec, RolloutView, Verb, WaveSpec
 from edgefleet.protocol.wire import Problem, decode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -52,8 +53,8 @@ async def rolled_out(hub: Hub, tmp_path: Path, release: str) -> str:
     """A rollout that runs, on every device at once."""
     await publish_inside(hub, KEY, tiny_release(tmp_path / "releases", release))
     spec = RolloutSpec(model="digits", release=release, waves=(WaveSpec(percent=100),))
-    rollout = (await hub.plan(spec, "operator")).id
-    await hub.command(rollout, Verb.START, Command(), "operator")
+    rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+    await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
     return rollout
 
 
@@ -87,7 +88,9 @@ def test_a_removed_device_leaves_every_count(tmp_path: Path) -> None:
         last = ("failed", "healthy", "trial", "")
         for number, word in enumerate(last[:3]):
             removed = await hub.device_commands.remove(
-                hub.row(f"d{number:03}"), RemoveDevice(person="alice", note="stolen")
+                hub.row(f"d{number:03}"),
+                RemoveDevice(person="alice", note="stolen"),
+                OPERATOR_TOKEN,
             )
             assert removed.reports == {rollout: word}
         entry = hub.audit(None, 1).entries[0]
@@ -118,16 +121,18 @@ def test_a_removed_device_leaves_every_count(tmp_path: Path) -> None:
 def test_a_renamed_device_keeps_credential_and_place(tmp_path: Path) -> None:
     async def rename(hub: Hub, devices: list[InsideDevice]) -> None:
         commands = hub.device_commands
-        view = await commands.rename(hub.row("d001"), RenameDevice(name="door", person="bob"))
+        view = await commands.rename(
+            hub.row("d001"), RenameDevice(name="door", person="bob"), OPERATOR_TOKEN
+        )
         assert view.name == "door"
         entry = hub.audit(None, 1).entries[0]
         assert (entry.about, entry.detail) == ("device/d001", "to door")
         for taken in ("d002", "door"):
             with pytest.raises(OperatorError, match="name_taken"):
-                await commands.rename(hub.row("d003"), RenameDevice(name=taken))
+                await commands.rename(hub.row("d003"), RenameDevice(name=taken), OPERATOR_TOKEN)
         # Two devices may swap their names.
-        await commands.rename(hub.row("d002"), RenameDevice(name="d001"))
-        await commands.rename(hub.row("door"), RenameDevice(name="d002"))
+        await commands.rename(hub.row("d002"), RenameDevice(name="d001"), OPERATOR_TOKEN)
+        await commands.rename(hub.row("door"), RenameDevice(name="d002"), OPERATOR_TOKEN)
 
     async def after(hub: Hub, devices: list[InsideDevice]) -> None:
         assert names(hub) == ["d000", "d002", "d001", "d003"]
@@ -138,7 +143,7 @@ def test_a_renamed_device_keeps_credential_and_place(tmp_path: Path) -> None:
             assert hub.device(name).last_seen is not None
 
     async def unique(hub: Hub, devices: list[InsideDevice]) -> None:
-        await hub.device_commands.rename(hub.row("d000"), RenameDevice(name="gate"))
+        await hub.device_commands.rename(hub.row("d000"), RenameDevice(name="gate"), OPERATOR_TOKEN)
         (new,) = await enrol_inside(hub, 1)
         assert new.name == "d000"
         assert positions(tmp_path) == ["d000", "d000/4", "d001", "d002", "d003"]

@@ -11,6 +11,7 @@ from edgefleet.hub import hub as hub_module
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.operator import DeviceAttempt
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import enrol_inside, hub_inside, outcome, publish_inside, report
 from support.tiny_releases import tiny_release
@@ -37,8 +38,8 @@ def test_attempts_have_end_cause_and_duration_and_survive_a_restart(
             first, other = await enrol_inside(hub, 2)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
             plan = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
-            view = await hub.plan(plan, "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(plan, OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             for said in (refused, began, failed):
                 await report(hub, first, first.said(replace(said, rollout=view.id)))
             before = hub.device_history(first.name)

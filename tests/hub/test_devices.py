@@ -17,6 +17,7 @@ from edgefleet.protocol.device import EnrolRequest, Phase
 from edgefleet.protocol.operator import ClaimRequest
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.wire import Problem, decode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from support.hub_inside import InsideDevice, check_in, enrol_inside, hub_inside, report
 from support.raw_device import facts
 
@@ -78,7 +79,7 @@ def test_a_page_that_holds_the_last_device_says_that_there_is_no_other(tmp_path:
 
 def test_two_requests_of_one_device_at_once_enrol_it_once(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        claim = (await hub.claims(ClaimRequest(), "operator")).claims[0]
+        claim = (await hub.claims(ClaimRequest(), OPERATOR_TOKEN)).claims[0]
         asked = EnrolRequest(
             protocol=PROTOCOL, claim=claim, name="new", facts=facts(), key="secret"
         )

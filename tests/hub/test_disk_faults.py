@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from edgefleet.hub.hub import Hub
 from edgefleet.protocol.device_commands import DeviceFilter, RemoveDevice
 from edgefleet.protocol.why import WaitCode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from support.hub_inside import InsideDevice, ManualClock, enrol_inside, hub_inside, report
 from support.raw_device import facts
 
@@ -36,7 +37,9 @@ def test_a_disk_fault_is_shown_counted_and_found(tmp_path: Path) -> None:
     async def after(devices: list[InsideDevice]) -> None:
         async with hub_inside(tmp_path / "data", ManualClock()) as hub:
             check(hub)
-            await hub.device_commands.remove(hub.row("d001"), RemoveDevice(person="alice"))
+            await hub.device_commands.remove(
+                hub.row("d001"), RemoveDevice(person="alice"), OPERATOR_TOKEN
+            )
             assert hub.fleet().disk_faults == {"disk_readonly": 1, "other": 1}
             await say(hub, devices[0], "")
             await say(hub, devices[2], "")

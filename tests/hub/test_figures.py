@@ -18,6 +18,7 @@ from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.why import WAITS, Wait, WaitCode, WaitReport
 from edgefleet.rollout.fleet.fleet import Fleet
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import ManualClock, enrol_inside, hub_inside, publish_inside, report
 from support.tiny_releases import tiny_release
@@ -77,8 +78,8 @@ def test_the_chart_and_the_ages_after_a_restart_say_what_is_known(tmp_path: Path
             (device,) = await enrol_inside(hub, 1)
             await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
             plan = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),))
-            view = await hub.plan(plan, "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(plan, OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             await report(hub, device, device.said())
             assert not hub.device(device.name).before_start
             for _ in range(3):
@@ -222,8 +223,8 @@ def test_a_rollout_has_a_picture(tmp_path: Path) -> None:
             devices = await enrol_inside(hub, 4)
             await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
             spec = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),))
-            rollout = (await hub.plan(spec, "operator")).id
-            await hub.command(rollout, Verb.START, Command(), "operator")
+            rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+            await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
             for device in devices:
                 await report(hub, device, device.said(running="1"))
                 clock.time += 1
@@ -241,7 +242,7 @@ def test_two_plans_at_once_cannot_both_have_the_devices(tmp_path: Path) -> None:
             await publish_inside(hub, PublisherKey.generate(), tiny_release(tmp_path, "1"))
             spec = RolloutSpec(model="digits", release="1")
             answers = await asyncio.gather(
-                *(hub.plan(spec, "operator") for _ in range(5)), return_exceptions=True
+                *(hub.plan(spec, OPERATOR_TOKEN) for _ in range(5)), return_exceptions=True
             )
             refused = [answer for answer in answers if isinstance(answer, BaseException)]
             assert len(refused) == 4

@@ -31,6 +31,7 @@ from edgefleet.protocol.rollout import (
     WaveSpec,
 )
 from edgefleet.protocol.wire import encode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     ManualClock,
@@ -300,8 +301,8 @@ def test_a_restarted_hub_shows_what_it_showed_before(tmp_path: Path) -> None:
             gate = GateSpec(soak_s=1000, min_sample=1)
             waves = (WaveSpec(percent=50), WaveSpec(percent=100))
             spec = RolloutSpec(model="digits", release="2", waves=waves, gate=gate)
-            rollout = (await hub.plan(spec, "operator")).id
-            await hub.command(rollout, Verb.START, Command(note="go"), "operator")
+            rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+            await hub.command(rollout, Verb.START, Command(note="go"), OPERATOR_TOKEN)
             kinds = (OutcomeKind.TRIAL_STARTED, OutcomeKind.CONFIRMED, OutcomeKind.DEFERRED)
             for device in devices:
                 offer = (await report(hub, device, device.said(running="1"))).offer

@@ -18,7 +18,7 @@ from support.raw_device import RawDevice, enrolled, facts
 
 PARAMETERS = {
     "{sha256}": "a" * 64, "{model}": "digits", "{release}": "1", "{device}": "d000",
-    "{rollout}": "ro-1", "{verb}": "start",
+    "{rollout}": "ro-1", "{verb}": "start", "{user}": "ada", "{token}": "3f9a0c11d2",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.protocol.why import WaitCode
 from edgefleet.protocol.wire import Problem, decode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -62,8 +63,8 @@ async def rolled_out(
         waves=tuple(WaveSpec(percent=one) for one in percents),
         bake_s=0,
     )
-    rollout = (await hub.plan(spec, "operator")).id
-    await hub.command(rollout, Verb.START, Command(), "operator")
+    rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+    await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
     return rollout
 
 
@@ -112,7 +113,7 @@ def test_a_rollout_that_the_hub_lost_is_not_undone_before_an_operator_says_so(
         made.append(await rolled_out(hub, tmp_path, "1"))
         for device in devices:
             await install(hub, device, "1", made[0])
-        await hub.command(made[0], Verb.ADVANCE, Command(), "operator")
+        await hub.command(made[0], Verb.ADVANCE, Command(), OPERATOR_TOKEN)
 
     async def lost(hub: Hub, devices: list[InsideDevice]) -> None:
         made.append(await rolled_out(hub, tmp_path, "2"))
@@ -130,7 +131,7 @@ def test_a_rollout_that_the_hub_lost_is_not_undone_before_an_operator_says_so(
 
     async def accepted(hub: Hub, devices: list[InsideDevice]) -> None:
         assert ahead(hub) == ["d000"]  # also after another restart
-        answer = await hub.restored.accept(AcceptRestored(person="alice"))
+        answer = await hub.restored.accept(AcceptRestored(person="alice"), OPERATOR_TOKEN)
         assert (answer.devices, ahead(hub)) == (1, [])
         assert hub.audit(None, 1).entries[0].actor == "alice"
         # A device that comes back later is accepted as well, and is offered what the hub has.
@@ -157,7 +158,7 @@ def test_a_wave_that_the_hub_lost_is_not_undone(
         made.append(await rolled_out(hub, tmp_path, "1"))
         for device in devices:
             await install(hub, device, "1", made[0])
-        await hub.command(made[0], Verb.ADVANCE, Command(), "operator")
+        await hub.command(made[0], Verb.ADVANCE, Command(), OPERATOR_TOKEN)
         made.append(await rolled_out(hub, tmp_path, "2", percents=(1, 100)))
 
     async def lost(hub: Hub, devices: list[InsideDevice]) -> None:
@@ -167,7 +168,7 @@ def test_a_wave_that_the_hub_lost_is_not_undone(
                 late.append(device)
             else:
                 await install(hub, device, "2", made[1])
-        await hub.command(made[1], Verb.ADVANCE, Command(), "operator")
+        await hub.command(made[1], Verb.ADVANCE, Command(), OPERATOR_TOKEN)
         start = outcome("s", OutcomeKind.TRIAL_STARTED, made[1], "2")
         await report(hub, late[0], full(late[0], "1", made[0], start))
 
@@ -211,7 +212,7 @@ def test_outcomes_that_the_hub_lost_are_recorded_from_the_reports(tmp_path: Path
         assert ahead(hub) == ["d001"]
         waits = hub.why_rollout(made[0]).waits
         assert [wait.first for wait in waits if wait.code is WaitCode.AHEAD] == [("d001",)]
-        await hub.restored.accept(AcceptRestored())
+        await hub.restored.accept(AcceptRestored(), OPERATOR_TOKEN)
         assert hub.rollout(made[0]).evidence.healthy == 2
         assert hub.rollout(made[0]).exposed == 2
 
@@ -228,7 +229,7 @@ def test_a_device_that_the_hub_does_not_know_enrols_again_once_it_is_allowed(
     request = ReenrolRequest(protocol=PROTOCOL, facts=facts(), labels={"site": "lyon"})
 
     async def before(hub: Hub, devices: list[InsideDevice]) -> None:
-        await hub.device_commands.remove(hub.row("d002"), RemoveDevice())
+        await hub.device_commands.remove(hub.row("d002"), RemoveDevice(), OPERATOR_TOKEN)
 
     async def lost(hub: Hub, devices: list[InsideDevice]) -> None:
         new.extend(await enrol_inside(hub, 1, prefix="new-"))
@@ -242,7 +243,7 @@ def test_a_device_that_the_hub_does_not_know_enrols_again_once_it_is_allowed(
         bearer = f"Bearer {new[0].token}"
         with pytest.raises(DeviceError, match="reenrolment_not_allowed"):
             await hub.reenrol(bearer, request, None)
-        await hub.restored.accept(AcceptRestored())
+        await hub.restored.accept(AcceptRestored(), OPERATOR_TOKEN)
         answer = await hub.reenrol(bearer, request, None)
         assert (answer.device, answer.token == new[0].token) == ("new-000", False)
         assert hub.device("new-000").labels == {"site": "lyon"}

@@ -27,6 +27,7 @@ from edgefleet.protocol.operator import DeviceModel
 from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
 from edgefleet.rollout.fleet.device_models import DeviceModels
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -62,8 +63,8 @@ def sent(
 
 async def start(hub: Hub, model: str, name: str) -> str:
     spec = RolloutSpec(model=model, release=name, waves=(WaveSpec(percent=100),))
-    view = await hub.plan(spec, "operator")
-    await hub.command(view.id, Verb.START, Command(), "operator")
+    view = await hub.plan(spec, OPERATOR_TOKEN)
+    await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
     return view.id
 
 
@@ -255,7 +256,7 @@ def test_models_of_a_device_are_known_after_a_restart(tmp_path: Path) -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
             assert [hub.device(device.name).models for device in (new, old)] == before
             spec = RolloutSpec(model="detector", release="1", skip_ineligible=True)
-            view = await hub.plan(spec, "operator")
+            view = await hub.plan(spec, OPERATOR_TOKEN)
             found = hub.plan_fleet(replace(spec, release="1", model="digits"))
             assert (found.adds, found.had_model, found.ineligible) == (0, 2, {})
             assert view.ineligible == {"agent_one_model": 1}, "the protocol is known, too"

@@ -14,6 +14,7 @@ from edgefleet.hub.hub import Hub
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.operator import Unquarantine
+from edgefleet.protocol.people import Role
 from edgefleet.protocol.rollout import (
     ApprovalSpec,
     ApproveRequest,
@@ -27,6 +28,7 @@ from edgefleet.protocol.rollout import (
     WindowSpec,
 )
 from edgefleet.rollout.admission.control import Admission
+from edgefleet.security.principals import OPERATOR_TOKEN, Principal
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -68,8 +70,8 @@ def rolling(
         async with hub_inside(tmp_path / "data", clock) as hub:
             fleet = await enrol_inside(hub, devices)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
-            view = await hub.plan(spec(**knobs), "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(spec(**knobs), OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             await body(hub, fleet, view.id)
 
     asyncio.run(main())
@@ -181,8 +183,8 @@ def test_a_start_that_is_withdrawn_makes_room_and_may_be_asked_for_anew_after_a_
         async with hub_inside(tmp_path / "data") as hub:
             devices = await enrol_inside(hub, 40)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
-            view = await hub.plan(spec(exposure=ExposureSpec(first=1)), "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(spec(exposure=ExposureSpec(first=1)), OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             first, other = devices[:2]
             start = told(STARTED, 4, view.id)
             assert (await report(hub, first, first.said(start))).acked == (start.id,)
@@ -205,8 +207,8 @@ def test_a_hub_that_was_killed_goes_on_counting_where_it_was(tmp_path: Path) -> 
         async with hub_inside(tmp_path / "data", clock) as hub:
             devices = await enrol_inside(hub, 40)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
-            view = await hub.plan(spec(pace=PaceSpec(starts_per_minute=4)), "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(spec(pace=PaceSpec(starts_per_minute=4)), OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             assert sum([await ask(hub, device, view.id) for device in devices]) == 4
         clock.time += 30
         async with hub_inside(tmp_path / "data", clock) as hub:
@@ -230,9 +232,9 @@ def test_a_frozen_fleet_begins_nothing_even_after_a_restart(tmp_path: Path) -> N
         async with hub_inside(tmp_path / "data") as hub:
             devices = await enrol_inside(hub, 5)
             await publish_inside(hub, KEY, tiny_release(tmp_path, "2"))
-            view = await hub.plan(spec(), "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
-            said = await hub.freeze(Freeze(frozen=True, person="ada", note="fire"))
+            view = await hub.plan(spec(), OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
+            said = await hub.freeze(Freeze(frozen=True, person="ada", note="fire"), OPERATOR_TOKEN)
             assert said.since is not None
         async with hub_inside(tmp_path / "data") as hub:
             assert hub.frozen() == said
@@ -243,7 +245,7 @@ def test_a_frozen_fleet_begins_nothing_even_after_a_restart(tmp_path: Path) -> N
             )
             answer = await report(hub, devices[1], devices[1].said())
             assert answer.offer is None
-            await hub.freeze(Freeze(frozen=False, person="ada"))
+            await hub.freeze(Freeze(frozen=False, person="ada"), OPERATOR_TOKEN)
             assert await ask(hub, devices[0], view.id)
             actions = [entry.action for entry in hub.audit(None, 10).entries]
             assert actions[:2] == ["unfreeze", "freeze"]
@@ -255,12 +257,13 @@ def test_two_people_must_agree_before_anybody_begins(tmp_path: Path) -> None:
     async def run(hub: Hub, devices: list[InsideDevice], rollout: str) -> None:
         assert not await ask(hub, devices[0], rollout)
         assert waits_for_person(hub) == {(rollout, "approval")}
-        await hub.approve(rollout, ApproveRequest(person="ada"))
+        ada, bob = (Principal(name, Role.APPROVER, "token 1") for name in ("ada", "bob"))
+        await hub.approve(rollout, ApproveRequest(), ada)
         with pytest.raises(OperatorError) as caught:
-            await hub.approve(rollout, ApproveRequest(person="ada"))
+            await hub.approve(rollout, ApproveRequest(person="bob"), ada)
         assert caught.value.code == "approved_already"
         assert not await ask(hub, devices[0], rollout)
-        view = await hub.approve(rollout, ApproveRequest(person="bob", note="looks good"))
+        view = await hub.approve(rollout, ApproveRequest(note="looks good"), bob)
         assert [given.person for given in view.approvals] == ["ada", "bob"]
         assert waits_for_person(hub) == set()
         assert await ask(hub, devices[0], rollout)
@@ -290,12 +293,12 @@ def test_a_quarantined_device_is_listed_until_a_person_clears_it(tmp_path: Path)
             (device,) = await enrol_inside(hub, 1)
             for release in ("2", "3"):
                 await publish_inside(hub, KEY, tiny_release(tmp_path, release))
-                view = await hub.plan(RolloutSpec(model="digits", release=release), "operator")
-                await hub.command(view.id, Verb.START, Command(), "operator")
+                view = await hub.plan(RolloutSpec(model="digits", release=release), OPERATOR_TOKEN)
+                await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
                 for kind in (STARTED, OutcomeKind.TRIAL_FAILED):
                     said = outcome(f"{release}{kind}", kind, view.id, release)
                     await report(hub, device, device.said(said))
-                await hub.command(view.id, Verb.HALT, Command(), "operator")
+                await hub.command(view.id, Verb.HALT, Command(), OPERATOR_TOKEN)
             found = hub.quarantined()
             assert "edgefleet_quarantined_devices 1\n" in hub.metrics()
             assert [(one.name, one.model, one.rollbacks) for one in found.devices] == [
@@ -304,10 +307,10 @@ def test_a_quarantined_device_is_listed_until_a_person_clears_it(tmp_path: Path)
             assert hub.device(device.name).quarantined == ("digits",)
         async with hub_inside(tmp_path / "data") as hub:
             assert hub.quarantined().count == 1
-            await hub.unquarantine(device.name, Unquarantine(person="ada"))
+            await hub.unquarantine(device.name, Unquarantine(person="ada"), OPERATOR_TOKEN)
             assert hub.quarantined().count == 0
             with pytest.raises(OperatorError) as caught:
-                await hub.unquarantine(device.name, Unquarantine(person="ada"))
+                await hub.unquarantine(device.name, Unquarantine(person="ada"), OPERATOR_TOKEN)
             assert caught.value.code == "device_not_quarantined"
         async with hub_inside(tmp_path / "data") as hub:
             assert hub.quarantined().count == 0

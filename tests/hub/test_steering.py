@@ -8,6 +8,7 @@ import pytest
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.device import OutcomeKind
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     ManualClock,
@@ -35,8 +36,8 @@ def test_a_look_that_is_cancelled_while_it_is_written_holds_before_the_next_verb
             spec = RolloutSpec(
                 model="digits", release="1", waves=(WaveSpec(percent=100),), gate=GATE
             )
-            rollout = (await hub.plan(spec, "operator")).id
-            await hub.command(rollout, Verb.START, Command(), "operator")
+            rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+            await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
             for device in devices:
                 said = outcome(device.name, OutcomeKind.CONFIRMED, rollout, "1")
                 await report(hub, device, device.said(said, running="1"))
@@ -44,7 +45,9 @@ def test_a_look_that_is_cancelled_while_it_is_written_holds_before_the_next_verb
             async with disk.blocked():
                 look = asyncio.create_task(hub.loop.tick())
                 await settle()
-                pause = asyncio.create_task(hub.command(rollout, Verb.PAUSE, Command(), "operator"))
+                pause = asyncio.create_task(
+                    hub.command(rollout, Verb.PAUSE, Command(), OPERATOR_TOKEN)
+                )
                 await settle()
                 look.cancel()
                 await settle()

@@ -267,7 +267,18 @@ def test_the_schema_is_applied_once_and_remembered(tmp_path: Path) -> None:
     migrate(connection, packaged())
     rows = connection.execute("SELECT number, sha256 FROM migration").fetchall()
     assert rows == [(step.number, step.sha256) for step in packaged()]
-    assert [step.number for step in packaged()] == list(range(1, len(packaged()) + 1))
+    numbers = [step.number for step in packaged()]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_step_with_a_lower_number_is_applied_after_a_higher_one(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
+    steps = tuple(Migration(number, f"CREATE TABLE t{number} (a);") for number in (1, 2, 4))
+    migrate(connection, (steps[0], steps[2]))
+    migrate(connection, steps)
+    rows = connection.execute("SELECT number FROM migration ORDER BY number").fetchall()
+    assert rows == [(1,), (2,), (4,)]
+    connection.execute("SELECT * FROM t2")
 
 
 def test_stored_offers_to_agents_of_protocol_1_are_removed(tmp_path: Path) -> None:

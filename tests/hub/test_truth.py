@@ -23,6 +23,7 @@ from edgefleet.protocol.labels import (
 from edgefleet.protocol.operator import TruthAdded, TruthRequest
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import PROTOCOL
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -82,7 +83,7 @@ def ids(truth: tuple[ModelTruth, ...]) -> list[str]:
 
 def test_a_device_gets_its_labels_until_it_acknowledges_them(tmp_path: Path) -> None:
     async def body(hub: Hub, device: InsideDevice) -> None:
-        added = await hub.add_truth(request("a", "b"))
+        added = await hub.add_truth(request("a", "b"), OPERATOR_TOKEN)
         assert added == TruthAdded(added=2, waiting=2)
         first = await given(hub, device)
         assert ids(first) == ["a", "b"]
@@ -99,9 +100,9 @@ def test_labels_and_acknowledgements_outlive_a_restart_of_the_hub(tmp_path: Path
     kept: list[InsideDevice] = []
 
     async def before(hub: Hub, device: InsideDevice) -> None:
-        await hub.add_truth(request("a"))
+        await hub.add_truth(request("a"), OPERATOR_TOKEN)
         (first,) = await given(hub, device)
-        await hub.add_truth(request("b"))
+        await hub.add_truth(request("b"), OPERATOR_TOKEN)
         assert ids(await given(hub, device, truth_done=first.number)) == ["b"]
         kept.append(device)
 
@@ -115,7 +116,9 @@ def test_labels_and_acknowledgements_outlive_a_restart_of_the_hub(tmp_path: Path
 
 def test_an_answer_has_a_bounded_number_of_labels(tmp_path: Path) -> None:
     async def body(hub: Hub, device: InsideDevice) -> None:
-        await hub.add_truth(request(*(f"r{number}" for number in range(LABELS_PER_ANSWER + 10))))
+        await hub.add_truth(
+            request(*(f"r{number}" for number in range(LABELS_PER_ANSWER + 10))), OPERATOR_TOKEN
+        )
         first = await given(hub, device)
         assert len(first) == LABELS_PER_ANSWER
         rest = await given(hub, device, truth_done=first[-1].number)
@@ -137,7 +140,7 @@ def test_a_wrong_request_stores_nothing(
 ) -> None:
     async def body(hub: Hub, device: InsideDevice) -> None:
         with pytest.raises(OperatorError) as caught:
-            await hub.add_truth(wrong)
+            await hub.add_truth(wrong, OPERATOR_TOKEN)
         assert (caught.value.code, caught.value.field) == (code, field)
         assert await given(hub, device) == ()
 
@@ -148,7 +151,7 @@ def test_an_agent_that_takes_no_labels_is_named(tmp_path: Path) -> None:
     async def body(hub: Hub, device: InsideDevice) -> None:
         await check_in(hub, device, said(device, facts=takes_labels(takes=False)))
         with pytest.raises(OperatorError, match="takes no labels") as caught:
-            await hub.add_truth(request("a"))
+            await hub.add_truth(request("a"), OPERATOR_TOKEN)
         assert caught.value.code == "labels_unsupported"
 
     run(tmp_path, body, ManualClock())
@@ -163,11 +166,11 @@ def test_labels_that_wait_are_bounded(
     monkeypatch.setattr(waiting_truth, limit, 3)
 
     async def body(hub: Hub, device: InsideDevice) -> None:
-        await hub.add_truth(request("a", "b"))
+        await hub.add_truth(request("a", "b"), OPERATOR_TOKEN)
         with pytest.raises(
             OperatorError, match=f"2 labels of {text} waiting, and 2 new; at most 3"
         ) as no:
-            await hub.add_truth(request("c", "d"))
+            await hub.add_truth(request("c", "d"), OPERATOR_TOKEN)
         assert (no.value.code, no.value.field) == ("too_many_labels", "labels")
         assert ids(await given(hub, device)) == ["a", "b"]
 
@@ -178,9 +181,9 @@ def test_labels_of_a_device_that_does_not_come_are_dropped(tmp_path: Path) -> No
     clock = ManualClock()
 
     async def body(hub: Hub, device: InsideDevice) -> None:
-        await hub.add_truth(request("a"))
+        await hub.add_truth(request("a"), OPERATOR_TOKEN)
         clock.time += TRUTH_KEPT_S + 1
-        await hub.add_truth(request("b"))
+        await hub.add_truth(request("b"), OPERATOR_TOKEN)
         assert ids(await given(hub, device)) == ["b"]
 
     run(tmp_path, body, clock)
@@ -188,7 +191,7 @@ def test_labels_of_a_device_that_does_not_come_are_dropped(tmp_path: Path) -> No
 
 def test_the_audit_log_names_person_device_and_number(tmp_path: Path) -> None:
     async def body(hub: Hub, _device: InsideDevice) -> None:
-        await hub.add_truth(request("a", "b"))
+        await hub.add_truth(request("a", "b"), OPERATOR_TOKEN)
         entry = hub.audit(None, 1).entries[0]
         assert (entry.actor, entry.action, entry.about) == ("alice", "add_truth", "device/d000")
         assert entry.detail == "2 labels for digits"
@@ -204,10 +207,10 @@ def test_the_counts_of_a_device_reach_view_and_metrics(tmp_path: Path) -> None:
             spec = RolloutSpec(
                 model="digits", release=release, waves=waves, gate=GateSpec(soak_s=0), bake_s=0
             )
-            view = await hub.plan(spec, "operator")
-            await hub.command(view.id, Verb.START, Command(), "operator")
+            view = await hub.plan(spec, OPERATOR_TOKEN)
+            await hub.command(view.id, Verb.START, Command(), OPERATOR_TOKEN)
             if release == "1":
-                await hub.command(view.id, Verb.ADVANCE, Command(), "operator")
+                await hub.command(view.id, Verb.ADVANCE, Command(), OPERATOR_TOKEN)
         counts = LabelReport(
             epoch=1,
             models=(

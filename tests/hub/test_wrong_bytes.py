@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from edgefleet.hub.hub import Hub
 from edgefleet.protocol.device import OutcomeKind, Reason, WrongBytes
 from edgefleet.protocol.rollout import Command, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
 from support.hub_inside import (
     InsideDevice,
@@ -40,8 +41,8 @@ def test_three_devices_end_the_rollout_of_a_damaged_artifact(tmp_path: Path) -> 
             for device in devices:
                 await report(hub, device, device.said())
             spec = RolloutSpec(model="digits", release="1", waves=(WaveSpec(percent=100),))
-            rollout = (await hub.plan(spec, "operator")).id
-            await hub.command(rollout, Verb.START, Command(), "operator")
+            rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+            await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
             (variant,) = hub.registry.release("digits", "1").manifest.variants
             expected = variant.artifact.sha256
             for device in devices[:2]:

@@ -130,6 +130,19 @@ IMAGE = tensor(1, 4, 4, 8)
             "it pads the batch",
         ),
         (operator("PAD", IMAGE, tensor(4, 2, value=[0, 0, 1, 1, 1, 1, 0, 0]), out=IMAGE), ""),
+        (operator("CONCATENATION", IMAGE, tensor(1, 4, 4, 8, value=[[-128, -128]]), out=IMAGE), ""),
+        (
+            operator("CONCATENATION", IMAGE, tensor(1, 4, 4, 8, value=[[0, 1]]), out=IMAGE),
+            "it has a constant input that is not zeros",
+        ),
+        (
+            operator("CONCATENATION", IMAGE, IMAGE, tensor(1, 4, 4, 8, value=[0, 0]), out=IMAGE),
+            "it has a constant among 3 inputs",
+        ),
+        (operator("CONCATENATION", IMAGE, IMAGE, IMAGE, out=IMAGE), ""),
+        (operator("SQUEEZE", tensor(1, 5, 10), out=tensor(5, 10)), ""),
+        (operator("SQUEEZE", tensor(1, 1, 10), out=tensor(10)), ""),
+        (operator("SQUEEZE", tensor(5, 1, 10), out=tensor(5, 10)), "it removes dimension 1 of [5, 1, 10]"),
         (operator("SPLIT", tensor(value=[0]), IMAGE, out=IMAGE), "it splits the batch"),
         (operator("SPLIT", tensor(value=[3]), IMAGE, out=IMAGE), ""),
         (operator("PACK", IMAGE, out=IMAGE, axis=0), "it packs the batch"),
@@ -183,6 +196,54 @@ def test_the_log_of_the_compiler_is_read(text: str, subgraphs: int) -> None:
     )  # fmt: skip
     assert log.rows[1] == LogRow(kind="CONV_2D", count=2, status=MAPPED)
     assert log.rows[-1].status == "More than one subgraph is not supported"
+
+
+YOLO = """Edge TPU Compiler version 15.0.340273435
+
+Model compiled successfully in 577 ms.
+
+Input model: yolov3-tiny_int8.tflite
+Input size: 8.58MiB
+Output model: yolov3-tiny_int8_edgetpu.tflite
+Output size: 8.70MiB
+On-chip memory used for caching model parameters: 3.00KiB
+On-chip memory remaining for caching model parameters: 7.67MiB
+Off-chip memory used for streaming uncached model parameters: 0.00B
+Number of Edge TPU subgraphs: 1
+Total number of operations: 36
+Operation log: yolov3-tiny_int8_edgetpu.log
+
+Model successfully compiled but not all operations are supported by the Edge TPU. A percentage of the model will instead run on the CPU, which is slower. If possible, consider updating your model to use only operations supported by the Edge TPU. For details, visit g.co/coral/model-reqs.
+Number of operations that will run on Edge TPU: 2
+Number of operations that will run on CPU: 34
+
+Operator                       Count      Status
+
+MAX_POOL_2D                    6          More than one subgraph is not supported
+QUANTIZE                       2          Operation is otherwise supported, but not mapped due to some unspecified limitation
+QUANTIZE                       1          Mapped to Edge TPU
+QUANTIZE                       1          More than one subgraph is not supported
+CONV_2D                        1          Mapped to Edge TPU
+CONV_2D                        12         More than one subgraph is not supported
+RESIZE_NEAREST_NEIGHBOR        1          Operation version not supported
+LEAKY_RELU                     11         Operation not supported
+CONCATENATION                  1          More than one subgraph is not supported
+"""
+
+
+def test_a_whole_published_log_adds_up() -> None:
+    log = read_log(YOLO)
+    assert (log.version, log.subgraphs, log.total, log.mapped) == ("15.0.340273435", 1, 36, 2)
+    assert sum(one.count for one in log.rows) == 36
+    assert sum(one.count for one in log.rows if one.status == MAPPED) == 2
+    assert {one.kind for one in log.rows if one.status == "Operation not supported"} == {
+        "LEAKY_RELU"
+    }
+
+
+def test_a_log_that_lists_only_what_stays_on_the_cpu_has_the_mapped_number() -> None:
+    kept = [line for line in YOLO.splitlines() if MAPPED not in line]
+    assert read_log("\n".join(kept)).mapped == 2
 
 
 @pytest.mark.parametrize("text", ["", "Invalid model: x.tflite\nModel not quantized", LOG[:90]])

@@ -49,6 +49,10 @@ def test_a_release_gets_its_lineage_and_its_report(tmp_path: Path) -> None:
     assert {one.profile: one.sha256 for one in evaluated} == {
         one.profile: one.artifact.sha256 for one in before.variants
     }
+    assert {one.name for one in statement.subject} == {
+        before_path.name for before_path in folder.glob("*.onnx")
+    }
+    assert statement.predicate.build_definition.external_parameters["metric"] == "top1"
     text = (folder / "report.html").read_text()
     assert all(f"<h2>{one.profile}</h2>" in text for one in before.variants)
     assert "cores 2, avx2" in text

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet.base.errors import InternalError
+from edgefleet.base.errors import InternalError, PublisherError
 from edgefleet.optimize.accuracy import kept_share
-from edgefleet.optimize.judge import judge, judge_all, not_built
+from edgefleet.optimize.judge import judge, judge_all, not_measured
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Measurement, Resampled
 from edgefleet.optimize.recipe import DynamicInt8, Half, Simplify, StaticInt8
@@ -278,13 +278,36 @@ def test_of_the_same_bytes_the_simplest_recipe_stays() -> None:
         assert "same bytes as that of onnx static_int8" in found[longer.recipe].text
 
 
-def test_what_was_not_built_has_the_words_of_the_tool() -> None:
-    found = not_built("Shape inference failed: 512 vs 10.")
-    assert (found.refused, found.text) == (
-        Refusal.NOT_BUILT,
-        "Shape inference failed: 512 vs 10.",
-    )
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("step_failed", Refusal.NOT_BUILT),
+        ("training_missing", Refusal.NOT_TRAINED),
+        ("operators_unmapped", Refusal.NOT_MAPPED),
+    ],
+)
+def test_what_was_not_built_has_the_words_of_the_tool(code: str, wanted: Refusal) -> None:
+    found = not_measured(PublisherError(code, "Shape inference failed: 512 vs 10."))
+    assert (found.refused, found.text) == (wanted, "Shape inference failed: 512 vs 10.")
     assert decode(encode(found), Judgement) == found
+
+
+def test_latencies_of_another_hardware_decide_nothing() -> None:
+    slow = int8(p50=0.04)
+    assert judge(BASELINE, slow, Budget()).refused == Refusal.SLOWER
+    found = judge(BASELINE, slow, Budget(latency_s=0.002, judges_speed=False))
+    assert (found.refused, found.smaller, found.faster) == (None, 4.0, 1.0)
+    assert found.text.endswith("Its speed on the profile's hardware was not measured.")
+    fast = int8(size=BASELINE.size_bytes, p50=0.0001)
+    assert judge(BASELINE, fast, Budget()).refused is None
+    assert judge(BASELINE, fast, Budget(judges_speed=False)).refused == Refusal.NOT_BETTER
+    as_slow = int8("as slow", p50=BASELINE.latency.p50_s)
+    both = [int8("fast"), as_slow]
+    assert [one.refused for one in judge_all(BASELINE, both, Budget())] == [
+        None, Refusal.NOT_FASTER,
+    ]  # fmt: skip
+    told = judge_all(BASELINE, both, Budget(judges_speed=False))
+    assert [one.refused for one in told] == [None, None]
 
 
 # Rules that hold for all candidates.

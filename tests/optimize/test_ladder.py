@@ -10,12 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgefleet.optimize.evaluation_data import CalibrationData, EvaluationData
 from edgefleet.optimize.ladder import (
     in_order,
-    quantised_weight,
     rungs,
     sensitivity,
     sqnr_db,
     worst_first,
 )
+from edgefleet.optimize.onnx_steps.weights import on_grid
 from edgefleet.optimize.recipe import StaticInt8
 
 RNG = np.random.default_rng(5)
@@ -62,7 +62,7 @@ def _data(count: int = 40) -> tuple[CalibrationData, EvaluationData]:
 def test_the_planted_sensitive_layer_comes_first(tmp_path: Path, planted: str) -> None:
     calibration, evaluation = _data()
     path = _chain(tmp_path / "m.onnx", planted)
-    ordered = worst_first(path, StaticInt8(), calibration, evaluation)
+    ordered = list(worst_first(path, StaticInt8(), calibration, evaluation))
     assert ordered[0] == f"layer_{planted}"
     assert sorted(ordered) == [f"layer_{name}" for name in "abcd"]
     quality = sensitivity(path, StaticInt8(), calibration, evaluation)
@@ -71,7 +71,7 @@ def test_the_planted_sensitive_layer_comes_first(tmp_path: Path, planted: str) -
 
 def test_a_model_with_a_fixed_batch_and_a_ragged_last_one_is_ranked(tmp_path: Path) -> None:
     path = _chain(tmp_path / "m.onnx", "b", batch=7)
-    ordered = worst_first(path, StaticInt8(), *_data(count=10))
+    ordered = list(worst_first(path, StaticInt8(), *_data(count=10)))
     assert ordered[0] == "layer_b"
 
 
@@ -93,9 +93,9 @@ def test_the_file_is_not_changed(tmp_path: Path) -> None:
 def test_one_scale_for_each_channel_is_finer_than_one_for_all() -> None:
     weight = np.array([[1.0, 0.5], [100.0, 50.0]], np.float32)
     half_a_step = np.array([[1], [100]]) / 127 / 2
-    assert np.all(np.abs(quantised_weight(weight, 0) - weight) <= half_a_step + 1e-6)
-    assert quantised_weight(weight, None)[0, 1] == pytest.approx(100 / 127, abs=1e-5)  # one step
-    assert np.array_equal(quantised_weight(np.zeros((2, 2), np.float32), 0), np.zeros((2, 2)))
+    assert np.all(np.abs(on_grid(weight, 0, 127) - weight) <= half_a_step + 1e-6)
+    assert on_grid(weight, None, 127)[0, 1] == pytest.approx(100 / 127, abs=1e-5)  # one step
+    assert np.array_equal(on_grid(np.zeros((2, 2), np.float32), 0, 127), np.zeros((2, 2)))
 
 
 def test_sqnr_is_the_ratio_of_powers_in_decibels() -> None:

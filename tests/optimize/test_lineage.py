@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.cli.model.lineage import lineage_lines
 from edgefleet.examples import FOLDER
 from edgefleet.optimize.lineage import (
     LINEAGE_FILE,
@@ -41,7 +42,9 @@ def test_the_document_is_an_in_toto_statement_with_slsa_provenance() -> None:
     assert read["predicateType"] == "https://slsa.dev/provenance/v1"
     assert read["subject"] == [{"name": "int8-0.onnx", "digest": {"sha256": digest("a")}}]
     build = read["predicate"]["buildDefinition"]
-    assert build["externalParameters"]["recipes"] == {"p0": "onnx static_int8"}
+    assert build["externalParameters"] == {"model": "digits", "release": "2", "profiles": ["p0"]}
+    assert build["internalParameters"]["recipes"] == {"p0": "onnx static_int8"}
+    assert not build["externalParameters"].keys() & build["internalParameters"].keys()
     assert [one["name"] for one in build["resolvedDependencies"]] == [
         "source model",
         "parent 1",
@@ -70,6 +73,40 @@ def test_it_reads_back_as_it_was_written() -> None:
     assert encode(read_lineage(encode(made))) == encode(made)
 
 
+def test_the_provenance_of_another_tool_is_read() -> None:
+    """Optional fields are missing, a dependency has another digest, null means not set."""
+    document = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "m.onnx", "digest": {"sha256": digest("a"), "sha512": "00"}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "https://example.com/build/v1",
+                "externalParameters": {"ref": "refs/heads/main"},
+                "internalParameters": None,
+                "resolvedDependencies": [
+                    {"uri": "git+https://example.com/m@main", "digest": {"gitCommit": "7fd1"}}
+                ],
+            },
+            "runDetails": {"builder": {"id": "https://example.com/builder"}, "byproducts": []},
+        },
+    }
+    read = read_lineage(json.dumps(document).encode())
+    build, run = read.predicate.build_definition, read.predicate.run_details
+    assert (read.subject[0].sha256, run.metadata.started_on) == (digest("a"), "")
+    assert (build.internal_parameters, read.predicate.edgefleet_evaluation) == ({}, ())
+    shown = lineage_lines(read)
+    assert any("git+https://example.com/m@main  gitCommit:7fd1" in line for line in shown)
+
+
+def test_a_subject_without_a_digest_is_refused() -> None:
+    document = encode(statement([digest("a")])).replace(
+        b'"digest":{"sha256":"' + digest("a").encode() + b'"}', b'"uri":"x"', 1
+    )
+    with pytest.raises(PublisherError, match="subjects has no digest"):
+        read_lineage(document)
+
+
 def test_a_release_folder_with_a_lineage_names_it_in_the_signed_manifest(folder: Path) -> None:
     built = build_release(folder, created_at=0)
     written = (folder / LINEAGE_FILE).read_bytes()
@@ -92,7 +129,7 @@ def test_a_lineage_of_other_files_is_refused(folder: Path) -> None:
     ("data", "text"),
     [
         (b"{}", "missing required field"),
-        (b"no JSON", "Invalid JSON"),
+        (b"no JSON", "JSON is malformed"),
         (b" " * (LINEAGE_BYTES + 1), "bytes are allowed|are allowed"),
     ],
 )

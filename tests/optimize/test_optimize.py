@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from msgspec.structs import replace
 
 import edgefleet.optimize.building
 import edgefleet.optimize.measuring
@@ -20,9 +19,8 @@ from edgefleet.optimize import optimize
 from edgefleet.optimize.building import Builder
 from edgefleet.optimize.cache import Cache
 from edgefleet.optimize.child import ChildLimits, run_child
-from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.data_files import DataReader
 from edgefleet.optimize.evaluation_data import CalibrationData
-from edgefleet.optimize.latency_process import LatencyAnswer
 from edgefleet.optimize.outcome import Outcome
 from edgefleet.optimize.recipe import Half, Prune, Recipe, StaticInt8, WeightInt8
 from edgefleet.optimize.release_folder import build_release
@@ -31,6 +29,7 @@ from edgefleet.optimize.source import by_runtime, read_source
 from edgefleet.optimize.step_process import StepAnswer, StepRequest
 from edgefleet.serving.model_file import inspect_model
 from support.digits_cnn import digits, write_cnn, write_data
+from support.equal_latencies import make_equal
 
 STATIC = Recipe(runtime="onnx", steps=(StaticInt8(),))
 HALF = Recipe(runtime="onnx", steps=(Half(),))
@@ -113,7 +112,7 @@ def test_the_command_answers_that_nothing_qualifies(world: Path, tmp_path: Path)
          "--profile", "generic_x86", "--calibration", world / "train.npz",
          "--evaluate", world / "test.npz", "--model", "digits", "--release", "2",
          "--out", tmp_path / "out", "--cache-dir", world / "cache", "--size", "1000",
-         "--budget", "1s", "--json"],
+         "--budget", "1s", "--json", "--report", tmp_path / "report.html"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -121,6 +120,10 @@ def test_the_command_answers_that_nothing_qualifies(world: Path, tmp_path: Path)
     assert outcome["folder"] is None
     assert "No variant qualifies for generic_x86, because" in done.stderr
     assert not (tmp_path / "out").exists()
+    assert (
+        "</strong>No variant qualifies for generic_x86, because"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def builder(world: Path, images: Any, cache: Path) -> Builder:
@@ -146,7 +149,7 @@ def test_a_step_that_trains_needs_a_trainer(world: Path, tmp_path: Path) -> None
     recipe = Recipe(runtime="onnx", steps=(Prune(),))
     with pytest.raises(PublisherError, match="there is no training function") as caught:
         builder(world, images, tmp_path).build(recipe, ChildLimits(1 << 30))
-    assert (caught.value.code, caught.value.field) == ("step_failed", "trainer")
+    assert (caught.value.code, caught.value.field) == ("training_missing", "trainer")
 
 
 @pytest.mark.parametrize(
@@ -190,22 +193,22 @@ def test_calibration_files_are_checked(
 ) -> None:
     facts = inspect_model(world / "cnn.onnx")
     with pytest.raises(PublisherError, match=told) as caught:
-        read_calibration(save(tmp_path / "bad.npz", **arrays), facts)
+        DataReader(facts, tmp_path).calibration(save(tmp_path / "bad.npz", **arrays))
     assert (caught.value.code, caught.value.field) == ("calibration_invalid", field)
 
 
 def test_evaluation_files_are_checked(world: Path, tmp_path: Path) -> None:
-    facts = inspect_model(world / "cnn.onnx")
+    reader = DataReader(inspect_model(world / "cnn.onnx"), tmp_path)
     with pytest.raises(PublisherError, match="no right answers") as caught:
-        read_evaluation(save(tmp_path / "bad.npz", X=X), facts)
+        reader.evaluation(save(tmp_path / "bad.npz", X=X))
     assert (caught.value.code, caught.value.field) == ("evaluation_invalid", "y")
     with pytest.raises(PublisherError, match="there are 9 samples") as caught:
-        read_evaluation(save(tmp_path / "bad.npz", X=X, y=Y[:4]), facts)
+        reader.evaluation(save(tmp_path / "bad.npz", X=X, y=Y[:4]))
     assert (caught.value.code, caught.value.field) == ("evaluation_invalid", "y")
     (tmp_path / "no.npz").write_text("text")
     with pytest.raises(PublisherError, match="The evaluation data is not a valid"):
-        read_evaluation(tmp_path / "no.npz", facts)
-    assert len(read_evaluation(save(tmp_path / "good.npz", X=X, y=Y), facts).inputs["image"]) == 9
+        reader.evaluation(tmp_path / "no.npz")
+    assert len(reader.evaluation(save(tmp_path / "good.npz", X=X, y=Y)).inputs["image"]) == 9
 
 
 def test_models_that_could_run_code_or_read_other_files_are_refused(
@@ -274,18 +277,7 @@ def test_a_killed_search_goes_on_where_it_was(world: Path, tmp_path: Path) -> No
 
 @pytest.fixture
 def equally_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every candidate takes 1 ms, whatever else the machine does. So size decides."""
-    measured = edgefleet.optimize.measuring.run_child
-
-    def run_child(*arguments: Any, **options: Any) -> Any:
-        answer = measured(*arguments, **options)
-        if not isinstance(answer, LatencyAnswer):
-            return answer
-        return LatencyAnswer(
-            latencies=tuple(replace(one, p50_s=1e-3, p10_s=1e-3) for one in answer.latencies)
-        )
-
-    monkeypatch.setattr(edgefleet.optimize.measuring, "run_child", run_child)
+    make_equal(monkeypatch)
 
 
 @pytest.mark.long

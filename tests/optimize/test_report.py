@@ -6,12 +6,23 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edgefleet.optimize.report.charts import by_class, losses, over_size, sensitivity
+from edgefleet.optimize.recipe import Simplify, StaticInt8
+from edgefleet.optimize.report.charts import (
+    by_class,
+    drops,
+    latencies,
+    losses,
+    over_size,
+    sensitivity,
+)
+from edgefleet.optimize.report.decisions import verdict
 from edgefleet.optimize.report.numbers import Scale, size_text, time_text, wilson
 from edgefleet.optimize.report.page import page, write_report
 from edgefleet.optimize.report.report import ProfileReport
-from edgefleet.optimize.report.rows import HEAD, rows, verdict
-from support.reports import BASELINE, INT8, report
+from edgefleet.optimize.report.rows import HEAD, rows
+from edgefleet.optimize.report.terminal import plots
+from edgefleet.optimize.report.waterfall import Drop, waterfall
+from support.reports import BASELINE, INT8, judged, measured, report
 
 
 def test_rows_have_the_figures_of_each_candidate() -> None:
@@ -30,7 +41,10 @@ def test_rows_have_the_figures_of_each_candidate() -> None:
 
 def test_the_verdict_names_the_variant_or_says_why_there_is_none() -> None:
     good, bad = report().profiles
-    assert verdict(good).startswith("Chosen: onnx static_int8, 10.8 MiB, 3.95 times smaller")
+    assert verdict(good) == (
+        "onnx static_int8 was chosen, because it has the greatest gain of the 2 that qualify: 10.8 "
+        "MiB instead of 42.7 MiB, 1.17 ms instead of 5.07 ms. 99.8 % of the metric is kept."
+    )
     assert verdict(bad) == "No variant qualifies, because none keeps 99 % of the metric."
 
 
@@ -42,7 +56,9 @@ def test_the_page_is_one_well_formed_file_without_scripts(tmp_path: Path) -> Non
     body = text.replace("<!doctype html>", "").replace('charset="utf-8">', 'charset="utf-8"/>')
     tree = ET.fromstring(body.replace('initial-scale=1">', 'initial-scale=1"/>'))
     pictures = list(tree.iter("svg"))
-    assert len(pictures) == 7 + 5
+    assert len(pictures) == 8 + 5
+    first = next(tree.iter("main"))[1]
+    assert "".join(first.itertext()).startswith("generic_x86: onnx static_int8 was chosen, because")
     assert all(one.get("aria-label") for one in pictures)
 
 
@@ -63,11 +79,65 @@ def test_better_and_cheaper_is_up_and_left() -> None:
     assert all(10 <= x <= 100 and 0 <= y <= 260 for x, y in at)
 
 
+MIB = 1 << 20
+
+
+def test_the_waterfall_goes_from_the_model_to_the_transfer() -> None:
+    assert [(one.name, one.after) for one in waterfall(report().profiles[0])] == [
+        ("the model as it was given", BASELINE.size_bytes),
+        ("static_int8", INT8.size_bytes),
+        ("compressed for the transfer", INT8.compressed_bytes),
+        ("as a difference to what devices have", int(9.1 * MIB)),
+    ]
+    assert waterfall(report().profiles[1]) == ()
+    assert drops(report().profiles[1]) is None
+
+
+def test_a_step_that_was_a_candidate_of_its_own_has_its_own_row() -> None:
+    both = measured(Simplify(), StaticInt8(), size=10.8, p50_ms=1.1, wrong=12)
+    clean = measured(Simplify(), size=43.0, p50_ms=5.0, wrong=12)
+    for tried, rows_ in (
+        ((clean, both), [("simplify", clean), ("static_int8", both)]),
+        ((both,), [("simplify+static_int8", both)]),
+    ):
+        judgements = tuple(judged(one, None, "") for one in tried)
+        found = waterfall(ProfileReport("p", BASELINE, judgements, both.sha256))
+        before = [BASELINE.size_bytes, *(one.size_bytes for _, one in rows_)]
+        assert found[1:-1] == tuple(
+            Drop(name, old, one.size_bytes) for (name, one), old in zip(rows_, before, strict=False)
+        )
+
+
+def test_a_decision_stands_beside_the_figure_that_led_to_it() -> None:
+    profile = report().profiles[0]
+    shown = {"slower": latencies(profile), "accuracy_lost": losses(profile) or ""}
+    for reason, chart in shown.items():
+        assert f"refused: {reason}" in chart
+    assert "refused: accuracy_lost" not in shown["slower"]
+    assert "5.87 ms (0.86x), p10 4.7 ms \u2013 refused: slower" in shown["slower"]
+
+
+def test_the_plots_of_a_terminal_have_the_same_figures() -> None:
+    lines = list(plots(report().profiles[0]))
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= 130
+    (row,) = [line for line in lines if line.startswith("static_int8")]
+    assert row.count("\u2588") == round(40 * INT8.size_bytes / BASELINE.size_bytes)
+    assert row.endswith(" 10.8 MiB")
+    (slow,) = [line for line in lines if line.startswith("3 dynamic_int8") and "ms" in line]
+    assert slow.endswith("5.87 ms \u2013 refused: slower")
+    assert "98.0% -> 97.3% of 150" in text
+    assert "conv1" in text
+    assert "1*" in text
+    assert not any("Accuracy by class" in line for line in plots(report().profiles[1]))
+
+
 def test_accuracy_by_class_needs_labels_of_all_cases() -> None:
     profile = report().profiles[0]
     drawn = by_class(profile)
     assert drawn is not None
-    assert "shirt: 98.0% before, 97.3% now (of 150)" in drawn
+    assert ">shirt<" in drawn
+    assert "98.0% before, 97.3% now (of 150)" in drawn
     unlabelled = ProfileReport("p", BASELINE, profile.judgements, INT8.sha256)
     assert by_class(unlabelled) is None
     short = ProfileReport("p", BASELINE, profile.judgements, INT8.sha256, labels=(1, 2))

@@ -13,22 +13,26 @@ from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.building import Built
 from edgefleet.optimize.candidates import TABLE, recipes_for
 from edgefleet.optimize.child import ChildLimits
+from edgefleet.optimize.evidence import profile_report
 from edgefleet.optimize.judgement import Refusal
 from edgefleet.optimize.measurement import Budget, Latency
 from edgefleet.optimize.measuring import RunFacts
 from edgefleet.optimize.metrics.score import Score
 from edgefleet.optimize.outcome import ProfileOutcome
 from edgefleet.optimize.profiles import PROFILES
-from edgefleet.optimize.recipe import Half, Prune, Recipe, Simplify, StaticInt8
+from edgefleet.optimize.recipe import FixBatch, Half, Prune, Recipe, Simplify, StaticInt8
+from edgefleet.optimize.report.decisions import verdict
 from edgefleet.optimize.search import Plan, search, with_other_activations
+from edgefleet.protocol.field_figures import BenchFigures, FieldVariant
 from edgefleet.protocol.release import TensorSpec
+from edgefleet.protocol.wire import decode, encode
 from edgefleet.serving.model_file import ModelFacts
 from edgefleet.serving.runtime_versions import FormatVersions
 
 CASES = 1000
 SPECS = (TensorSpec(name="x", datatype="FP32", shape=(-1, 4)),)
 FACTS = ModelFacts(SPECS, SPECS, FormatVersions(9, 17))
-X86 = PROFILES["generic_x86"]
+X86 = replace(PROFILES["generic_x86"], weight_bits=8)  # the names of recipes stay short
 FLOAT = Recipe(runtime="onnx")
 HALF = Recipe(runtime="onnx", steps=(Half(),))
 STATIC = Recipe(runtime="onnx", steps=(StaticInt8(),))
@@ -97,6 +101,34 @@ def test_the_greatest_gain_is_chosen() -> None:
     assert outcome.text.startswith("generic_x86: onnx static_int8. ")
 
 
+def test_the_figures_of_the_fleet_can_change_the_choice() -> None:
+    bench = FakeBench(
+        sizes={FLOAT: 4_000, HALF: 2_000, STATIC: 1_900},
+        seconds={FLOAT: 0.01, HALF: 0.004, STATIC: 0.005},
+    )
+    seen = [
+        FieldVariant(
+            release=release, name=recipe.name, requests=requests, devices=3, latency_us_p50=p50,
+            latency_us_p10=p50, cpu_us=None, memory_mib=9,
+            bench=BenchFigures(
+                recipe=decode(encode(recipe), dict[str, object]), source_bytes=4_000,
+                latency_us_p50=1.0, latency_us_p10=1.0, batch=8, memory_bytes=1,
+            ),
+        )
+        for release, recipe, requests, p50 in (("2", STATIC, 300, 6_000), ("1", HALF, 900, 12_000))
+    ]  # fmt: skip
+    before, outcome = found(bench, HALF, STATIC), found(bench, HALF, STATIC, field=seen)
+    assert before.chosen is not None
+    assert outcome.chosen is not None
+    assert (before.text.split(". ")[0], before.by_bench) == ("generic_x86: onnx fp16", None)
+    assert (outcome.text.split(". ")[0], outcome.by_bench) == (
+        "generic_x86: onnx static_int8", HALF,
+    )  # fmt: skip
+    assert verdict(profile_report(outcome, 0.99)).endswith(
+        "The bench alone would choose onnx fp16."
+    )
+
+
 def test_the_front_has_those_that_no_other_beats() -> None:
     bench = FakeBench(
         sizes={FLOAT: 4_000, HALF: 2_000, STATIC: 1_000},
@@ -140,9 +172,9 @@ def ladder_bench(passes: Callable[[StaticInt8], bool]) -> FakeBench:
     return FakeBench(sizes={FLOAT: 4_000}, wrong=wrong)
 
 
-def worst(model: Path, step: StaticInt8) -> Sequence[str]:
+def worst(model: Path, step: StaticInt8) -> Mapping[str, float]:
     assert model == Path("model.onnx")
-    return ("a", "b", "c", "d", "e")
+    return {"a": 9.0, "b": 10.0, "c": 20.0, "d": 30.0, "e": 40.0}
 
 
 def test_the_ladder_keeps_as_few_nodes_in_float_as_it_can() -> None:
@@ -154,6 +186,7 @@ def test_the_ladder_keeps_as_few_nodes_in_float_as_it_can() -> None:
         "onnx static_int8(2 in float)": None,
     }
     assert bench.built[-1].steps == (StaticInt8(keep_float=("a", "b")),)
+    assert list(outcome.sensitivity_db) == ["a", "b", "c", "d", "e"]
 
 
 def test_the_ladder_ends_with_activations_of_16_bits() -> None:
@@ -209,8 +242,14 @@ def test_the_table_gives_a_profile_its_recipes() -> None:
     more = set(recipes_for(X86, "onnx", frozenset({"MatMul"}), has_trainer=True)) - set(x86)
     assert {one.name for one in more} == {
         "onnx dynamic_int8(MatMul)", "onnx prune", "onnx prune+simplify+static_int8",
+        "onnx distil(width:0.25)", "onnx distil(width:0.25)+simplify+static_int8",
     }  # fmt: skip
     assert len(TABLE) == len(set(TABLE))
+    own = recipes_for(X86, "onnx", frozenset(), has_trainer=True, students=("net:a", "net:b"))
+    assert [one.name for one in own if "distil" in one.name] == [
+        "onnx distil(net:a)", "onnx distil(net:b)",
+        "onnx distil(net:a)+simplify+static_int8", "onnx distil(net:b)+simplify+static_int8",
+    ]  # fmt: skip
 
 
 def test_activations_are_those_of_the_profile() -> None:
@@ -220,6 +259,14 @@ def test_activations_are_those_of_the_profile() -> None:
     assert signed in recipes
     assert CLEAN_STATIC not in recipes
     assert with_other_activations(arm, recipes)[-1] == CLEAN_STATIC
+
+
+def test_weights_have_the_bits_of_the_profile() -> None:
+    for name, bits in (("generic_x86", 7), ("arm64", 8)):
+        recipes = recipes_for(PROFILES[name], "onnx", frozenset(), has_trainer=False)
+        static = [step for one in recipes for step in one.steps if isinstance(step, StaticInt8)]
+        assert static
+        assert {step.weight_bits for step in static} == {bits}
 
 
 def test_a_profile_gets_precisions_that_it_computes_in() -> None:
@@ -232,4 +279,4 @@ def test_the_edge_tpu_gets_full_integer_models_only() -> None:
         PROFILES["coral_tpu"], "litert", frozenset(), has_trainer=False
     )
     assert unchanged == Recipe(runtime="litert")
-    assert whole.steps == (StaticInt8(activations="int8", integer_io=True),)
+    assert whole.steps == (FixBatch(), StaticInt8(activations="int8", integer_io=True))

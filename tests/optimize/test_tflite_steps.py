@@ -9,11 +9,21 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.optimize.edgetpu.coverage import coverage
 from edgefleet.optimize.evaluation_data import CalibrationData
-from edgefleet.optimize.recipe import DynamicInt8, Half, Simplify, StaticInt8, Step, WeightInt8
+from edgefleet.optimize.recipe import (
+    DynamicInt8,
+    FixBatch,
+    Half,
+    Simplify,
+    StaticInt8,
+    Step,
+    WeightInt8,
+)
 from edgefleet.optimize.tflite_steps import quantizer
-from edgefleet.optimize.tflite_steps.graph import Operator, float_model, left_float
+from edgefleet.optimize.tflite_steps.graph import Operator, float_model, left_float, packed
 from edgefleet.optimize.tflite_steps.technique import TfliteTechnique
+from edgefleet.serving.model_file import inspect_model
 from support.tflite_digits import Graph, accuracy, answers, digits, write_digits
 
 INT8 = StaticInt8(activations="int8", integer_io=True)
@@ -40,6 +50,11 @@ def refused(step: Step, model: Path, folder: Path, given: CalibrationData) -> Pu
         made(step, model, folder, given)
     assert not list(folder.iterdir())
     return caught.value
+
+
+def ends(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    facts = inspect_model(path)
+    return [(one.name, one.shape) for one in (*facts.inputs, *facts.outputs)]
 
 
 def types(path: Path) -> tuple[str, str]:
@@ -87,6 +102,7 @@ def test_a_variant_stores_and_takes_what_its_step_says(
     variant = made(step, model, tmp_path)
     assert types(variant) == sides
     assert weights(variant) == stored
+    assert ends(variant) == ends(model) == [("image", (-1, 8, 8, 1)), ("probabilities", (-1, 10))]
     assert weights(model) == {FLOAT32: 4 * PARAMETERS}
     assert accuracy(model) > 0.94
     assert accuracy(variant) >= accuracy(model) - 0.01
@@ -97,6 +113,23 @@ def test_a_full_integer_variant_computes_nothing_in_float(model: Path, tmp_path:
     assert left_float(made(INT8, model, tmp_path).read_bytes()) == ()
     names = [one.name for one in left_float(model.read_bytes())]
     assert names == ["conv", "pool", "flat", "hidden", "scores", "probabilities"]
+
+
+def test_a_fixed_batch_lets_every_operator_map_to_the_edge_tpu(model: Path, tmp_path: Path) -> None:
+    assert coverage(made(INT8, model, tmp_path)).mapped == 0  # its batch is open
+    fixed = made(FixBatch(), model, tmp_path)
+    assert ends(fixed) == [("image", (1, 8, 8, 1)), ("probabilities", (1, 10))]
+    np.testing.assert_array_equal(
+        answers(fixed, digits().test[:3]), answers(model, digits().test[:3])
+    )
+    assert coverage(made(INT8, fixed, tmp_path)).text == "6 of 6 operators map to the Edge TPU."
+    four = write_digits(tmp_path / "four.tflite", batch=4)
+    read: Any = schema.ModelT.InitFromPackedBuf(four.read_bytes(), 0)
+    read.subgraphs[0].tensors[0].shapeSignature = [-1, 8, 8, 1]
+    four.write_bytes(packed(read))
+    with pytest.raises(PublisherError, match="only an open batch can be fixed") as caught:
+        TfliteTechnique().apply(FixBatch(), four, calibration(), tmp_path / "no.tflite")
+    assert (caught.value.code, caught.value.field) == ("step_failed", "fix_batch")
 
 
 @pytest.mark.parametrize(
@@ -205,6 +238,11 @@ def test_calibration_data_that_are_not_numbers_are_refused(model: Path, tmp_path
             "no entropy calibration",
         ),
         (
+            StaticInt8(activations="int8", weight_bits=7),
+            "static_int8.weight_bits",
+            "TFLite has no weights of 7 bits",
+        ),
+        (
             StaticInt8(activations="int8", keep_float=("sigmoid",)),
             "static_int8.keep_float",
             "no operator 'sigmoid'. Its operators are conv (CONV_2D), pool (MAX_POOL_2D)",
@@ -264,7 +302,7 @@ def test_an_operator_that_the_quantizer_cannot_do_is_reported(tmp_path: Path) ->
     folder = tmp_path / "made"
     folder.mkdir()
     variant = made(INT8, path, folder, data)
-    assert left_float(variant.read_bytes()) == (Operator("exp", "EXP"),)
+    assert left_float(variant.read_bytes()) == (Operator("exp_quantised", "EXP"),)
 
 
 def test_the_versions_of_the_tools_are_known() -> None:

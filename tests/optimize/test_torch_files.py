@@ -64,7 +64,7 @@ def test_training_needs_a_function_unless_no_epoch_is_asked_for(tmp_path: Path) 
     trainer = TorchTrainer(TorchModel("m:make", EXAMPLE))
     with pytest.raises(PublisherError, match="trained for 3 epochs, and there is no") as refused:
         trainer.train(Prune(), tmp_path / "m.onnx", tmp_path / "made.onnx")
-    assert refused.value.code == "step_failed"
+    assert refused.value.code == "training_missing"
     with pytest.raises(PublisherError, match="trains nothing"):
         trainer.train(Half(), tmp_path / "m.onnx", tmp_path / "made.onnx")
     file = TorchTrainer(TorchModel("model.pt2", EXAMPLE), "m:train")

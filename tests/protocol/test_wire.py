@@ -188,9 +188,9 @@ def test_an_older_hub_reads_facts_with_an_isolated_model() -> None:
     assert decode(encode(new), OldFacts) == OldFacts(profile="x", agent_version="1", memory_mib=1)
 
 
-def test_facts_of_an_older_agent_have_neither_versions_nor_comparisons() -> None:
+def test_facts_of_an_older_agent_have_no_versions_comparisons_and_datatypes() -> None:
     old = decode(OLD_FACTS, device.Facts)
-    assert (old.runtime_versions, old.comparisons) == ((), ())
+    assert (old.runtime_versions, old.comparisons, old.datatypes) == ((), (), ())
 
 
 @pytest.mark.parametrize("reason", list(device.IsolationReason))

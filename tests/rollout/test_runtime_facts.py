@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.comparisons import Elementwise
-from edgefleet.protocol.release import ReleaseManifest
+from edgefleet.protocol.release import LAYOUTS, ReleaseManifest
 from edgefleet.rollout.fleet.eligibility import Misfit, is_older, misfit, variants_of
 from edgefleet.rollout.fleet.fleet import Kit
 from edgefleet.testing import FakeDevice, FakeFleet, fake_manifest
@@ -71,6 +71,31 @@ def test_an_older_agent_is_never_offered_a_release_that_it_cannot_read() -> None
     fleet.run(rollout, at_most_s=3600)
     assert (fleet.devices["old"].running, fleet.devices["new"].running) == (None, "1")
     assert fleet.view(rollout).ineligible == {"comparison_missing": 1}
+
+
+def halved(manifest: ReleaseManifest) -> ReleaseManifest:
+    """The manifest with a BF16 input, in a variant of another profile."""
+    variant = manifest.variants[0]
+    tensor = replace(variant.inputs[0], datatype="BF16")
+    other = replace(variant, profile="jetson_nano", inputs=(tensor,))
+    return replace(manifest, variants=(variant, other))
+
+
+def test_an_agent_that_cannot_read_a_datatype_of_any_variant_is_a_misfit() -> None:
+    variants = variants_of(halved(needing("")))
+    assert misfit(kit(), variants) is Misfit.DATATYPE_UNKNOWN
+    assert misfit(kit(), variants_of(needing(""))) is None, "it knows the types before BF16"
+    knows = Kit("generic_x86", frozenset({"onnx"}), datatypes=frozenset(LAYOUTS))
+    assert misfit(knows, variants) is None
+
+
+def test_an_older_agent_is_not_offered_a_release_with_bf16() -> None:
+    fleet = FakeFleet([FakeDevice("old"), FakeDevice("new", datatypes=tuple(LAYOUTS))])
+    fleet.publish("1", change=halved)
+    rollout = fleet.start(spec("1", 100))
+    fleet.run(rollout, at_most_s=3600)
+    assert (fleet.devices["old"].running, fleet.devices["new"].running) == (None, "1")
+    assert fleet.view(rollout).ineligible == {"datatype_unknown": 1}
 
 
 def test_a_release_that_no_device_can_prove_is_not_planned() -> None:

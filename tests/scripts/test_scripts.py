@@ -12,7 +12,7 @@ from support.engine_script import commands, play
 from support.golden import hold
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
-SLOW = {"cost", "history", "labels", "silence"}  # about 10 s of CPU time each
+SLOW = {"baseline", "cost", "gate", "history", "labels", "quality", "silence"}
 CASES = [
     pytest.param(file, id=file.stem, marks=[pytest.mark.long] if file.stem in SLOW else [])
     for file in SCRIPTS

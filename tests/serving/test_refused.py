@@ -14,6 +14,7 @@ from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import REFUSAL_CHARS, Refusal
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.serving.active_release import ActiveRelease
+from edgefleet.serving.declared import DeclaredInputs
 from edgefleet.serving.limits import TICK_US
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
@@ -114,7 +115,7 @@ def test_a_missing_input_is_named_with_what_was_sent() -> None:
     sent = InputTensor(name="left", shape=(1, 1), datatype="INT8", data=msgspec.Raw(b"[0]"))
     stats = Stats()
     with pytest.raises(EdgefleetError) as caught:
-        read_inputs(InferRequest(inputs=(sent,)), memoryview(b""), specs, 5)
+        read_inputs(InferRequest(inputs=(sent,)), memoryview(b""), DeclaredInputs(specs, 5))
     stats.refuse(caught.value, "3")
     assert stats.live().refusals == {Refusal.MISSING_INPUT: 1}
     assert stats.live().refusal_example == "clients send `left`, release 3 wants `right`, too"

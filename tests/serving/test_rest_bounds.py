@@ -1,15 +1,19 @@
 """The bounds of the serving process over REST: quotas, reasons and their metrics."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
 from edgefleet.base.errors import DeviceError, Overloaded
+from edgefleet.base.later import Later
 from edgefleet.base.network import HttpLink
 from edgefleet.base.places import Places
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.wire import decode
 from edgefleet.serving.client_quota import ClientQuota, OverQuota
+from edgefleet.serving.inference import Inferences
+from edgefleet.serving.limits import COMPRESSED_REPLY_BYTES
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest, is_urgent
 from edgefleet.serving.routes import render_error
@@ -41,6 +45,49 @@ def test_a_client_over_its_quota_gets_429_with_a_time_and_a_reason() -> None:
     body = decode(reply.body, dict)
     assert (body["code"], body["reason"]) == ("over_quota", "client_quota")
     assert status(rest, get("/v2", "10.0.0.2")) == 200
+
+
+class Pending(Inferences):
+    """Inferences whose reply comes later."""
+
+    def __init__(self, host: ModelHost) -> None:
+        super().__init__(host)
+        self.reply: Later[Reply] = Later()
+
+    def infer(self, *_: object) -> Later[Reply]:  # type: ignore[override]
+        return self.reply
+
+
+@pytest.mark.parametrize("size", [10, 5_000])
+def test_a_pending_reply_is_compressed_without_a_task(size: int) -> None:
+    host = ModelHost()
+    pending = Pending(host)
+    asked = Request("POST", "/v2/models/m/infer", "", {b"accept-encoding": b"gzip"}, b"{}")
+    coming = Rest(host, pending)(asked)
+    assert isinstance(coming, Later), "no coroutine, which would be run as a task"
+    got: list[Reply | Exception] = []
+    coming.then(got.append)
+    pending.reply.settle(Reply(200, b"1" * size))
+    (reply,) = got
+    assert isinstance(reply, Reply)
+    assert (("Content-Encoding", "gzip") in reply.headers) == (size > COMPRESSED_REPLY_BYTES)
+    plain = gzip.decompress(reply.body) if size > COMPRESSED_REPLY_BYTES else reply.body
+    assert plain == b"1" * size
+
+
+def test_the_error_of_a_pending_reply_is_rendered() -> None:
+    host = ModelHost()
+    pending = Pending(host)
+    headers = {b"accept-encoding": b"gzip", b"origin": b"http://page"}
+    rest = Rest(host, pending, origins=["*"])
+    coming = rest(Request("POST", "/v2/models/m/infer", "", headers, b"{}"))
+    assert isinstance(coming, Later)
+    got: list[Reply | Exception] = []
+    coming.then(got.append)
+    pending.reply.settle(DeviceError("not_ready", "No model."))
+    (reply,) = got
+    assert isinstance(reply, Reply)
+    assert (reply.status, ("Access-Control-Allow-Origin", "*") in reply.headers) == (503, True)
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/v2/health/live", "/metrics"])

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.release import TensorSpec
+from edgefleet.serving.declared import DeclaredInputs
 from edgefleet.serving.runtime import NUMPY_TYPES
 from edgefleet.serving.tensors import (
     InferRequest,
@@ -55,7 +56,7 @@ def test_numbers_survive_the_json_form(data: st.DataObject, datatype: Any) -> No
             ),
         )
     )
-    got = read_inputs(said, memoryview(b""), [spec], 5)["x"]
+    got = read_inputs(said, memoryview(b""), DeclaredInputs([spec], 5))["x"]
     assert got.dtype == array.dtype
     np.testing.assert_array_equal(got, array)
 
@@ -114,14 +115,14 @@ def test_inputs_of_different_batch_sizes_are_refused() -> None:
         )
     )
     with pytest.raises(OperatorError, match="the batch"):
-        read_inputs(said, memoryview(b""), specs, 5)
+        read_inputs(said, memoryview(b""), DeclaredInputs(specs, 5))
 
 
 def test_a_missing_input_is_named() -> None:
     specs = [TensorSpec(name=name, datatype="INT8", shape=(-1, 1)) for name in "ab"]
     tensor = InputTensor(name="a", shape=(1, 1), datatype="INT8", data=msgspec.Raw(b"[0]"))
     with pytest.raises(OperatorError) as caught:
-        read_inputs(InferRequest(inputs=(tensor,)), memoryview(b""), specs, 5)
+        read_inputs(InferRequest(inputs=(tensor,)), memoryview(b""), DeclaredInputs(specs, 5))
     assert caught.value.field == "b"
 
 

@@ -29,7 +29,10 @@ def played(name: str, *, apart: bool) -> Run:
     return run
 
 
-@pytest.mark.parametrize("name", ["good", "third_offline", "refused", "newcomers", "by_hand"])
+LONG = [pytest.param(one, marks=pytest.mark.long) for one in ("third_offline", "newcomers")]
+
+
+@pytest.mark.parametrize("name", ["good", "refused", "by_hand", *LONG])
 def test_together_or_apart_a_rollout_takes_the_same_course(name: str) -> None:
     together, apart = (played(name, apart=apart) for apart in (False, True))
     for run in (together, apart):

@@ -35,6 +35,7 @@ RELEASES = {
 """By name: what the release does in the model and in the fleet under the engine."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RELEASES)
 def test_the_model_agrees_with_the_engine(name: str) -> None:
     in_model, in_fleet = RELEASES[name]
@@ -74,6 +75,7 @@ FEW = {
 }
 
 
+@pytest.mark.long
 def test_cells_of_each_key_are_measured_and_stored(tmp_path: Path) -> None:
     out = tmp_path / "gate.json"
     command = [sys.executable, str(ROOT / "bench" / "gate.py"), "--out", str(out)]

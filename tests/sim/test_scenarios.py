@@ -25,6 +25,13 @@ IN_BAKE = {
 }  # the requests of every device are judged
 
 
+SLOW = {
+    "above_limits", "approved", "bad8", "bad_client", "bake6h", "class_fails", "clients_gone", "cpu_rises",
+    "disk_full", "drift", "flapping", "frozen", "halted", "heats", "labels_good", "labels_late", "leaks",
+    "no_traffic", "old_agents", "outage", "paced", "quality_drop", "restored", "returns", "third_offline",
+    "three_models", "undecided", "windows_and_budgets", "wrong_clocks",
+}  # fmt: skip
+"""The scenarios that take some seconds in full. They run on a handful of devices each time."""
 ALL_AWAKE = {"serving_ends"}  # each device on which serving ends has a core of its own
 
 
@@ -36,7 +43,13 @@ def played(name: str, devices: int, seed: int = 7):
     return Run(wanted, name=name, devices=devices, seed=seed).play()
 
 
-@pytest.mark.parametrize("name", scenarios.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in SLOW else ())
+        for name in scenarios.names()
+    ],
+)
 def test_a_scenario_ends_as_it_says_and_breaks_nothing(name: str) -> None:
     many = (3000 if name in QUALITY else 1500) if scenarios.load(name).expect else 400
     few = name in IN_BAKE or name in ALL_AWAKE

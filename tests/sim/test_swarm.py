@@ -1,7 +1,10 @@
+import pytest
+
 from edgefleet.protocol.rollout import Status
 from edgefleet.sim.virtual.swarm import mixture, play, swarm
 
 
+@pytest.mark.long
 def test_random_mixtures_break_nothing_and_all_end() -> None:
     said: list[str] = []
     result = swarm(range(1, 9), 200, processes=1, progress=said.append)

@@ -44,11 +44,14 @@ def played(name: str) -> Result:
     return Run(scenarios.load(name), name=name, devices=300, seed=7).play()
 
 
+SLOW = ("windows_and_budgets", "long_soak", "by_hand")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "windows_and_budgets",
-        *(pytest.param(one, marks=pytest.mark.long) for one in ("long_soak", "halted", "by_hand")),
+        "halted",
+        *(pytest.param(one, marks=pytest.mark.long) for one in SLOW),
     ],
 )
 def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +64,7 @@ def test_waves_open_as_they_do_without_it(name: str, monkeypatch: pytest.MonkeyP
         assert one.opened_s == pytest.approx(other.opened_s, abs=TICK_S * len(sparse.waves))
 
 
+@pytest.mark.long
 def test_a_long_wait_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[float] = []
     tick = SimHub.tick

@@ -27,7 +27,7 @@ from edgefleet.testing import Behaviour, FakeDevice, FakeFleet, Fate
 from edgefleet.testing.release import fake_manifest
 
 DIVIDER = "----"
-CHANGES = ("input", "classes", "task", "onnxruntime")
+CHANGES = ("input", "datatype", "classes", "task", "onnxruntime")
 SHORT = {"bake_s": 0}
 """A plan of a session ends with its last wave, unless the session names ``--bake``."""
 
@@ -56,7 +56,7 @@ def commands(script: str) -> list[str]:
 
 
 def changed_manifest(manifest: ReleaseManifest, made: Mapping[str, str]) -> ReleaseManifest:
-    """The manifest with another input name, number of classes, task or needed runtime."""
+    """The manifest with another input, number of classes, task or needed runtime."""
     variants = []
     for variant in manifest.variants:
         (x,), (y,) = variant.inputs, variant.outputs
@@ -64,7 +64,13 @@ def changed_manifest(manifest: ReleaseManifest, made: Mapping[str, str]) -> Rele
         variants.append(
             structs.replace(
                 variant,
-                inputs=(structs.replace(x, name=made.get("input", x.name)),),
+                inputs=(
+                    structs.replace(
+                        x,
+                        name=made.get("input", x.name),
+                        datatype=made.get("datatype", x.datatype),  # type: ignore[arg-type] # one
+                    ),
+                ),
                 outputs=(structs.replace(y, shape=(-1, classes)),),
                 min_runtime=made.get("onnxruntime", ""),
             )
@@ -139,6 +145,7 @@ class Session:
                 runtimes=(labels.pop("runtime", "onnx"),),
                 versions=tuple(("onnx", text) for text in [labels.pop("onnxruntime", "")] if text),
                 comparisons=tuple(filter(None, labels.pop("comparisons", "").split("+"))),
+                datatypes=tuple(filter(None, labels.pop("datatypes", "").split("+"))),
                 memory_mib=int(labels.pop("memory", "1024")),
                 models_memory_mib=int(labels.pop("models_memory", "0")),
                 protocol=int(labels.pop("protocol", ONE_MODEL)),
@@ -178,8 +185,8 @@ class Session:
     def _release(self, said: list[str]) -> list[str]:
         """``release 2 fails=10% confidence=0.8 for=jetson_nano,raspberry_pi``.
 
-        ``input=image``, ``classes=12``, ``task=regression`` and ``onnxruntime=1.23`` change the
-        manifest.
+        ``input=image``, ``datatype=BF16``, ``classes=12``, ``task=regression`` and
+        ``onnxruntime=1.23`` change the manifest.
         """
         behaviour, given = Behaviour(), _pairs(said[1:])
         made = {key: given.pop(key) for key in CHANGES if key in given}

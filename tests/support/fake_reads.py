@@ -26,15 +26,16 @@ from edgefleet.protocol.rollout import (
     ApproveRequest,
     Command,
     Freeze,
-    RolloutSpec,
     RolloutView,
     Status,
     Verb,
 )
 from edgefleet.protocol.why import Wait, WaitCode, WaitReport
+from edgefleet.security.principals import Principal
+from support.fake_logins import TOKEN, FakeLogins
 from support.scenes import ATTEMPTS, NOW, POPULATION, history_of, release_view, report, rollout_in
 
-TOKEN = "operator-token-of-the-fake"
+__all__ = ["TOKEN", "FakeReads", "release_view", "rollout_in"]
 
 
 def figures_until(now: float) -> tuple[FiguresPoint, ...]:
@@ -56,11 +57,11 @@ class FakeReads:
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
-        self.operator_token = TOKEN
+        self.logins = FakeLogins()
         self.rollout_views: dict[str, RolloutView] = {}
         self.device_views = [self._device(number) for number in range(120)]
         self.entries: list[AuditEntry] = []
-        self.commands: list[tuple[str, Verb, Command, str]] = []
+        self.commands: list[tuple[str, Verb, Command, Principal]] = []
         self.refusal: OperatorError | None = None
         self.approved: list[tuple[str, str]] = []
         self.freeze_said = Freeze(frozen=False)
@@ -239,36 +240,33 @@ class FakeReads:
             count=len(self.quarantined_devices), devices=tuple(self.quarantined_devices)
         )
 
-    async def approve(self, rollout_id: str, request: ApproveRequest) -> RolloutView:
+    async def approve(self, rollout_id: str, request: ApproveRequest, by: Principal) -> RolloutView:
         if self.refusal is not None:
             raise self.refusal
-        self.approved.append((rollout_id, request.person))
+        self.approved.append((rollout_id, by.named(request.person).name))
         return self.rollout(rollout_id)
 
-    async def freeze(self, said: Freeze) -> Freeze:
+    async def freeze(self, said: Freeze, _by: Principal) -> Freeze:
         self.freeze_said = said
         return said
 
-    async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
+    async def unquarantine(self, name: str, _request: Unquarantine, _by: Principal) -> DeviceView:
         self.quarantined_devices = [
             device for device in self.quarantined_devices if device.name != name
         ]
         return self.device(name)
 
-    async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
-        raise OperatorError("fleet_empty", "The fake plans nothing.")
-
     async def command(
-        self, rollout_id: str, verb: Verb, command: Command, actor: str
+        self, rollout_id: str, verb: Verb, command: Command, by: Principal
     ) -> RolloutView:
         if self.refusal is not None:
             raise self.refusal
         self.rollout(rollout_id)
-        self.commands.append((rollout_id, verb, command, actor))
+        self.commands.append((rollout_id, verb, command, by))
         after = {
             Verb.START: Status.RUNNING, Verb.PAUSE: Status.PAUSED, Verb.RESUME: Status.RUNNING,
             Verb.ADVANCE: Status.RUNNING, Verb.HALT: Status.HALTED, Verb.REVERT: Status.REVERTING,
         }[verb]  # fmt: skip
         self.put(rollout_in(after, now=self.now, rollout_id=rollout_id))
-        self.log(actor, verb.value, f"rollout/{rollout_id}", command.note)
+        self.log(by.name, verb.value, f"rollout/{rollout_id}", command.note)
         return self.rollout_views[rollout_id]

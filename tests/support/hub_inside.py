@@ -24,6 +24,7 @@ from edgefleet.protocol.device import (
 from edgefleet.protocol.operator import ClaimRequest, PublishRequest, TrustKey
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.raw_device import CHECKIN, facts
 from support.tiny_releases import TinyRelease
@@ -120,7 +121,7 @@ async def enrol_inside(
     hub: Hub, count: int, *, prefix: str = "d", **labels: str
 ) -> list[InsideDevice]:
     """New devices ``d000``, ``d001``..."""
-    claims = await hub.claims(ClaimRequest(count=count, labels=labels), "operator")
+    claims = await hub.claims(ClaimRequest(count=count, labels=labels), OPERATOR_TOKEN)
     devices = []
     for number, claim in enumerate(claims.claims):
         request = EnrolRequest(
@@ -137,10 +138,10 @@ async def publish_inside(hub: Hub, key: PublisherKey, release: TinyRelease) -> N
     async def whole(data: bytes) -> AsyncIterator[bytes]:
         yield data
 
-    await hub.registry.trust(TrustKey(name="publisher", public_key=key.public.text))
+    await hub.registry.trust(TrustKey(name="publisher", public_key=key.public.text), OPERATOR_TOKEN)
     for digest, data in _contents(release):
         await hub.blobs.put(digest, whole(data))
-    await hub.publish(PublishRequest(envelope=sign_manifest(release.manifest, key)))
+    await hub.publish(PublishRequest(envelope=sign_manifest(release.manifest, key)), OPERATOR_TOKEN)
 
 
 def _contents(release: TinyRelease) -> list[tuple[str, bytes]]:

@@ -14,6 +14,7 @@ from edgefleet.protocol.device import Outcome, OutcomeKind, Phase
 from edgefleet.protocol.device_commands import LabelDevice
 from edgefleet.protocol.operator import DeviceView
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
+from edgefleet.security.principals import OPERATOR_TOKEN
 from support.hub_inside import InsideDevice, ManualClock, report
 
 RELEASES = ("1", "2", "3")
@@ -122,7 +123,7 @@ class Life:
             bake_s=0 if self._ends else 86_400,
         )
         with refused("rollout_overlap", "release_failed_before", "release_current"):
-            await self._hub.plan(spec, "operator")
+            await self._hub.plan(spec, OPERATOR_TOKEN)
 
     async def _command(self) -> None:
         rollouts = self._hub.rollouts().rollouts
@@ -132,7 +133,7 @@ class Life:
         view = self._draw.choice(rollouts)
         verb = Verb.START if view.status is Status.PLANNED else self._draw.choice(verbs)
         with refused("verb_not_now", "rollout_overlap"):
-            await self._hub.command(view.id, verb, Command(note="drawn"), "operator")
+            await self._hub.command(view.id, verb, Command(note="drawn"), OPERATOR_TOKEN)
 
     async def _tick(self) -> None:
         await self._hub.loop.tick()

@@ -113,7 +113,7 @@ async def _look(port: int) -> None:
     for status in (Status.PLANNED, Status.PAUSED, Status.HALTED, Status.REVERTING, Status.RUNNING):
         reads.put(rollout_in(status, now=reads.now))
     async with page_server(reads, port, interval_s=1.0):
-        print(f"http://127.0.0.1:{port}/?token={TOKEN}")
+        print(f"http://127.0.0.1:{port}/login?code=once, later with the token {TOKEN}")
         await asyncio.Event().wait()
 
 

@@ -25,7 +25,12 @@ def measured(
         delta_bytes=None if delta is None else int(delta * (1 << 20)),
         value=1 - wrong / CASES,
         cases=tuple(float(place >= wrong) for place in range(CASES)),
-        latency=Latency(p50_s=p50_ms / 1e3, p10_s=p50_ms * 0.8 / 1e3, runs=300),
+        latency=Latency(
+            p50_s=p50_ms / 1e3,
+            p10_s=p50_ms * 0.8 / 1e3,
+            runs=300,
+            spread_s=tuple(p50_ms * share / 1e3 for share in (0.78, 0.9, 1.0, 1.3, 2.1)),
+        ),
         peak_memory_bytes=int((size * 1.4 + 6) * (1 << 20)),
         batch=1,
         outputs_digest=digest(f"outputs of {recipe.name}"),

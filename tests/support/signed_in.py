@@ -20,16 +20,16 @@ class SignedIn:
         self.app = Starlette(routes=routes_for(reads, **options))
         self.cookie = ""
 
-    def sign_in(self, token: str = TOKEN) -> Reply:
-        reply = self.post("/login", {"token": token, "next": "/devices"})
+    def sign_in(self, token: str = TOKEN, name: str = "operator") -> Reply:
+        reply = self.post("/login", {"name": name, "secret": token, "next": "/devices"})
         self.cookie = reply.headers.get("set-cookie", "").partition(";")[0]
         return reply
 
     def get(self, target: str, **headers: str) -> Reply:
         return ask(self.app, "GET", target, headers=self.headers() | headers)
 
-    def post(self, target: str, fields: Mapping[str, str]) -> Reply:
-        kind = {"content-type": "application/x-www-form-urlencoded"}
+    def post(self, target: str, fields: Mapping[str, str], **headers: str) -> Reply:
+        kind = {"content-type": "application/x-www-form-urlencoded", **headers}
         return ask(
             self.app, "POST", target, headers=self.headers() | kind, body=urlencode(fields).encode()
         )

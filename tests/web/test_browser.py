@@ -220,11 +220,11 @@ def test_signing_in_by_the_form_leads_to_the_page_that_was_asked_for(
     try:
         page = context.new_page()
         page.goto(server.url + ROLLOUT)
-        page.get_by_label("Operator token").fill(TOKEN)
+        page.get_by_label("Password or token").fill(TOKEN)
         page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_url(server.url + ROLLOUT)
         page.get_by_role("button", name="Sign out").click()
-        expect(page.get_by_label("Operator token")).to_be_visible()
+        expect(page.get_by_label("Password or token")).to_be_visible()
     finally:
         context.close()
 

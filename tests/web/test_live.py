@@ -57,7 +57,7 @@ def pieces(data: dict[str, object]) -> dict[str, dict[str, str]]:
 def test_first_all_pieces_then_only_those_that_changed() -> None:
     async def heard() -> None:
         reads = reads_with_a_rollout()
-        stream = Live(Ticking(0.1), interval_s=0.0).stream(ROLLOUT, view_of(reads))
+        stream = Live(Ticking(0.1), interval_s=0.0).stream(ROLLOUT, view_of(reads), list)
         name, first = parsed(await anext(stream))
         assert name == "fragments"
         assert set(pieces(first)) == set(view_of(reads)().parts)
@@ -72,7 +72,9 @@ def test_first_all_pieces_then_only_those_that_changed() -> None:
 
 def test_without_news_a_stream_says_that_it_is_there() -> None:
     async def heard() -> list[str]:
-        stream = Live(Ticking(1.0), interval_s=0.0).stream(ROLLOUT, view_of(reads_with_a_rollout()))
+        stream = Live(Ticking(1.0), interval_s=0.0).stream(
+            ROLLOUT, view_of(reads_with_a_rollout()), list
+        )
         return [parsed(await anext(stream))[0] for _ in range(3)]
 
     assert asyncio.run(heard()) == ["fragments", "alive", "alive"]
@@ -83,7 +85,7 @@ def test_a_stream_ends_so_that_its_session_is_checked_again() -> None:
         live = Live(Ticking(limits.LIVE_STREAM_S / 10), interval_s=0.0)
         return [
             parsed(message)[0]
-            async for message in live.stream(ROLLOUT, view_of(reads_with_a_rollout()))
+            async for message in live.stream(ROLLOUT, view_of(reads_with_a_rollout()), list)
         ]
 
     assert 1 <= len(asyncio.run(heard())) < 10
@@ -93,7 +95,7 @@ def test_an_age_is_data_and_not_a_change_of_its_row() -> None:
     async def heard() -> None:
         reads = FakeReads()
         build = partial(devices_page, reads, Asked({}, {}))
-        stream = Live(Ticking(1.0), interval_s=0.0).stream("/devices", build)
+        stream = Live(Ticking(1.0), interval_s=0.0).stream("/devices", build, list)
         name, data = parsed(await anext(stream))
         assert name == "fragments"
         assert len(data["last_seen"]) == 50  # type: ignore[arg-type]
@@ -110,7 +112,9 @@ def test_what_ceased_to_exist_says_so_and_ends() -> None:
     async def heard() -> list[str]:
         reads = reads_with_a_rollout()
         messages = []
-        async for message in Live(Ticking(0.1), interval_s=0.0).stream(ROLLOUT, view_of(reads)):
+        async for message in Live(Ticking(0.1), interval_s=0.0).stream(
+            ROLLOUT, view_of(reads), list
+        ):
             messages.append(parsed(message)[0])
             reads.rollout_views.clear()
         return messages

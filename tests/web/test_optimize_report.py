@@ -36,7 +36,7 @@ def test_axe_finds_nothing_and_the_page_fits(
         assert violations(page) == []
         assert complaints.heard == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator("svg").count() == 12
+        assert page.locator("svg").count() == 13
         if folder := os.environ.get("EDGEFLEET_PICTURES"):
             page.screenshot(path=f"{folder}/report-{width}-{scheme}.png", full_page=True)
     finally:

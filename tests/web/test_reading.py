@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, expect
 
 from edgefleet.protocol.rollout import Status
-from support.browser import open_page
+from support.browser import open_page, sign_in
 from support.fake_reads import TOKEN, FakeReads
 from support.page_server import PageServer
 from support.scenes import rollout_in
@@ -148,7 +148,8 @@ def test_times_have_their_date_and_zone(browser: Browser, server: PageServer) ->
     context = browser.new_context(timezone_id="Asia/Kolkata")
     try:
         page = context.new_page()
-        page.goto(f"{server.url}{ROLLOUT}?token={TOKEN}")
+        sign_in(context, server.url, TOKEN)
+        page.goto(server.url + ROLLOUT)
         shown = page.locator("[data-part=rollout_facts] time").first
         expect(shown).to_contain_text("ago")
         assert "UTC+5:30, " in shown.inner_text()
@@ -161,7 +162,7 @@ def test_an_unknown_address_is_a_page_for_people(browser: Browser, server: PageS
     context = browser.new_context()
     try:
         page = context.new_page()
-        page.goto(f"{server.url}/?token={TOKEN}")
+        sign_in(context, server.url, TOKEN)
         answer = page.goto(f"{server.url}/nosuch/place")
         assert answer is not None
         assert answer.status == 404

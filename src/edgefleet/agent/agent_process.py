@@ -44,6 +44,7 @@ from edgefleet.base.network import HttpLink, without_secret
 from edgefleet.base.storage import FolderStorage, Storage
 from edgefleet.protocol.comparisons import BUILT_IN, PLUGIN_GROUP
 from edgefleet.protocol.device import Facts, run_name
+from edgefleet.protocol.release import LAYOUTS
 from edgefleet.protocol.runtimes import ENGINES_VARIABLE
 
 
@@ -245,6 +246,7 @@ def facts(
         comparisons=_comparisons() if versions else (),
         takes_labels=True,
         labels=labels or None,
+        datatypes=tuple(LAYOUTS),
     )
 
 

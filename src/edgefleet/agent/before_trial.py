@@ -38,7 +38,7 @@ from edgefleet.protocol.release import Artifact, ReleaseManifest, Variant
 _REFUSALS: Final = {
     "digest_mismatch": Reason.DIGEST,
     "signature_invalid": Reason.SIGNATURE,
-    "release_file_invalid": Reason.SIGNATURE,
+    "manifest_unreadable": Reason.UNREADABLE,
     "runtime_missing": "runtime_missing",
 }
 

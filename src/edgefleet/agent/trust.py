@@ -7,7 +7,8 @@ import base64
 import binascii
 from pathlib import Path
 
-from edgefleet.base.errors import OperatorError
+from edgefleet import __version__
+from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.protocol.release import Envelope, ReleaseManifest
 from edgefleet.protocol.wire import decode
 
@@ -48,7 +49,8 @@ class Trust:
     def open(self, envelope: bytes) -> tuple[str, ReleaseManifest]:
         """Verify an envelope. Returns the digest and the manifest.
 
-        Raises PublisherError, OperatorError if the keys could not be read.
+        Raises PublisherError, DeviceError ``manifest_unreadable`` for one that a trusted key has
+        signed and this agent cannot read, OperatorError if the keys could not be read.
         """
         if self._unreadable is not None:
             raise self._unreadable
@@ -56,7 +58,17 @@ class Trust:
         from edgefleet.security.signing import PublicKey, open_manifest  # noqa: PLC0415
 
         trusted = {key.keyid: key for key in map(PublicKey.from_text, self.keys)}
-        opened = open_manifest(decode(envelope, Envelope, code="signature_invalid"), trusted)
+        try:
+            opened = open_manifest(decode(envelope, Envelope, code="signature_invalid"), trusted)
+        except PublisherError as error:
+            if error.code != "release_file_invalid":
+                raise
+            raise DeviceError(
+                "manifest_unreadable",
+                f"Agent {__version__} cannot read this manifest, although a trusted key has signed "
+                f"it: {error.message}",
+                field=error.field,
+            ) from error
         return opened.digest, opened.manifest
 
 

@@ -281,6 +281,7 @@ class FactsChanges(TypedDict, total=False):
     takes_labels: bool
     labels: OwnLabels | None
     disk_fault: str
+    datatypes: tuple[str, ...]
 
 
 class OutcomeChanges(TypedDict, total=False):

@@ -82,6 +82,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "step_failed": ErrorKind(
             _P, 422, _FIX, "Check the words of the tool, or leave the step out of the recipe."
         ),
+        "training_missing": ErrorKind(
+            _P, 422, _FIX, "Name a training function with --train, as FILE.py:function."
+        ),
+        "operators_unmapped": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Convert the model with operators of docs/optimize-tflite.md, or choose a profile "
+            "without the accelerator.",
+        ),
         "metric_failed": ErrorKind(
             _P,
             422,
@@ -110,8 +120,29 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "over_quota": ErrorKind(
             _O, 429, _LATER, "Retry after the seconds in Retry-After, or send fewer requests."
         ),
-        "not_authorized": ErrorKind(
-            _O, 401, _FIX, "Give the operator token: --token, EDGEFLEET_TOKEN or --data-dir."
+        "unauthenticated": ErrorKind(
+            _O,
+            401,
+            _FIX,
+            "Give a valid token: --token, EDGEFLEET_TOKEN or --data-dir. An admin makes one with "
+            "`edgefleet token create`.",
+        ),
+        "forbidden": ErrorKind(
+            _O, 403, _FIX, "Ask an admin for the role: `edgefleet user role NAME ROLE`."
+        ),
+        "too_many_logins": ErrorKind(
+            _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
+        ),
+        "password_weak": ErrorKind(_O, 422, _FIX, "Choose a longer password."),
+        "user_exists": ErrorKind(
+            _O, 409, _FIX, "Choose another name, or change the user with `edgefleet user role`."
+        ),
+        "approves_own_plan": ErrorKind(
+            _O,
+            409,
+            _FIX,
+            "Ask another user with the role approver; add one with `edgefleet user add NAME --role "
+            "approver`.",
         ),
         "not_found": ErrorKind(_O, 404, _FIX, "List the existing objects, then name one of them."),
         "percent_out_of_range": ErrorKind(
@@ -270,6 +301,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _FIX,
             "Free memory on the device, raise the limit of its group or of the variant, or publish "
             "a smaller model.",
+        ),
+        "manifest_unreadable": ErrorKind(
+            _D, 422, _FIX, "Update the agent of the device, then offer the release again."
         ),
         "runtime_missing": ErrorKind(
             _D, 500, _FIX, "Install the runtime: pip install 'edgefleet[serving]'."

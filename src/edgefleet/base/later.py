@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 Receiver = Callable[[T | Exception], None]
 
@@ -44,6 +45,20 @@ class Later(Generic[T]):
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "The receiver of a result failed", "exception": error}
             )
+
+    def mapped(self, make: "Callable[[T | Exception], U]") -> "Later[U]":
+        """A Later of ``make`` of the result, or of the error. An error of ``make`` is passed on."""
+        mapped: Later[U] = Later()
+
+        def receive(result: T | Exception) -> None:
+            try:
+                made: U | Exception = make(result)
+            except Exception as error:  # noqa: BLE001 - it is the result
+                made = error
+            mapped.settle(made)
+
+        self.then(receive)
+        return mapped
 
     def __await__(self) -> Generator[Any, None, T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -19,7 +19,8 @@ from edgefleet.cli.screen import table
 def audit(invocation: Invocation, before: int | None, limit: int) -> None:
     """List the audit log, newest entry first.
 
-    The actor is the operator, a gate, or a device. Times are UTC.
+    The actor is a user, the holder of the operator token, a gate, or a device. The column "by" has
+    the credential and the network address of the actor. Times are UTC.
     """
     with reach(invocation) as hub:
         page = hub.audit(before=before, limit=limit)
@@ -28,12 +29,13 @@ def audit(invocation: Invocation, before: int | None, limit: int) -> None:
             entry.id,
             datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
             entry.actor,
+            f"{entry.way} {entry.address}".strip(),
             entry.action,
             entry.about,
             entry.detail,
         )
         for entry in page.entries
     ]
-    lines = table(("id", "at", "actor", "action", "about", "detail"), rows)
+    lines = table(("id", "at", "actor", "by", "action", "about", "detail"), rows)
     more = [f"More: --before {page.next}"] if page.next is not None else []
     invocation.screen.answer(page, [*lines, *more])

@@ -118,8 +118,8 @@ def _hub_options() -> list[click.Option]:
             envvar="EDGEFLEET_TOKEN",
             expose_value=False,
             callback=_keep,
-            help="Operator token. Default: the token in the data folder. Prefer the variable: "
-            "other users of this machine can see the command line.",
+            help="Token of a user, or the operator token. Default: the token in the data folder. "
+            "Prefer the variable: other users of this machine can see the command line.",
         ),
         data_dir_option(),
     ]

@@ -38,6 +38,8 @@ _FAILURES: Final = frozenset(
     {
         "golden_failed",
         "step_failed",
+        "operators_unmapped",
+        "training_missing",
         "golden_refused",
         "inference_failed",
         "runtime_missing",

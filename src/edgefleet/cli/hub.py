@@ -14,6 +14,22 @@ from edgefleet.cli.values import size
 from edgefleet.protocol.restored import AcceptRestored
 
 
+@verb("login", examples=("edgefleet hub login", "edgefleet hub login --json"))
+@pass_invocation
+def login(invocation: Invocation) -> None:
+    """Print a link that opens the page, for one use within 15 minutes.
+
+    The page then has the same user and the same role as the token of this command. The link
+    contains no token.
+    """
+    from edgefleet.protocol.people import LoginLink
+
+    with reach(invocation) as hub:
+        made = hub.people.login_link()
+    link = LoginLink(path=hub.page_url(made.path), expires_at=made.expires_at)
+    invocation.screen.answer(link, [link.path])
+
+
 @verb(
     "accept-restored",
     examples=(

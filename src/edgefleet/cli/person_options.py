@@ -1,4 +1,7 @@
-"""The options that name the person who approves, freezes, thaws, unquarantines or labels."""
+"""The options that name the person who approves, freezes, thaws, unquarantines or labels.
+
+The hub reads the name only with the operator token, which many people may share.
+"""
 
 import getpass
 from collections.abc import Callable
@@ -27,6 +30,6 @@ def person_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="NAME",
         default=_logged_in,
         show_default="the login name",
-        help="Name of the person who decides; two people are two different names.",
+        help="Name of the person, with the operator token. The token of a user has its own name.",
     )
     return option(command)

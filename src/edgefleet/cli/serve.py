@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,8 @@ def serve(
     moment and started again. The first start creates the operator token there. By default the hub
     listens on this machine only; with another --listen, put a TLS proxy in front of it.
 
-    When the hub is ready, it prints the page's address with the token, and the next commands.
+    When the hub is ready, it prints the page's address and the next commands. On a terminal, the
+    address is a link that logs in once; `edgefleet hub login` prints another one.
     """
     import uvloop
 
@@ -138,7 +140,7 @@ def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> 
         serving,
         [
             f"The hub is ready: {found.url}",
-            f"  page       {found.url}/?token={hub.operator_token}",
+            *_page_lines(hub, found.url, option),
             f"  check-ins  {found.checkin_url}",
             f"  data       {folder.absolute()}",
             "",
@@ -149,6 +151,19 @@ def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> 
             f"  edgefleet doctor{option}",
         ],
     )
+
+
+def _page_lines(hub: Hub, url: str, option: str) -> list[str]:
+    """The page, with a link that logs in once. Not into a file, such as a log."""
+    if not sys.stdout.isatty():
+        return [f"  page       {url}", f"             log in with: edgefleet hub login{option}"]
+    from edgefleet.security.principals import OPERATOR_TOKEN
+
+    link = hub.logins.link(OPERATOR_TOKEN)
+    return [
+        f"  page       {url}{link.path}",
+        f"             logs in once, for 15 minutes; another link: edgefleet hub login{option}",
+    ]
 
 
 serve.params.insert(0, data_dir_option())

@@ -65,6 +65,7 @@ def _model() -> Noun:
         "optimize": Leaf(
             f"{command}optimize:optimize", "Find the best variant of a model for each profile."
         ),
+        "field": Leaf(f"{command}field:field", "Show latency and memory in the field."),
         "show": Leaf(f"{command}show:show", "Show a model, or one of its releases."),
         "why": Leaf(f"{command}show:why", "Explain the status of a release."),
     }
@@ -91,6 +92,29 @@ def _device() -> Noun:
         ),
     }
     return Noun("The devices of the fleet.", MappingProxyType(verbs))
+
+
+def _user() -> Noun:
+    command = "edgefleet.cli.user:"
+    verbs = {
+        "add": Leaf(f"{command}add", "Add a user."),
+        "list": Leaf(f"{command}list_", "List the users."),
+        "role": Leaf(f"{command}role", "Change the role of a user."),
+        "passwd": Leaf(f"{command}passwd", "Set the password of a user."),
+        "disable": Leaf(f"{command}disable", "Disable a user: tokens and sessions end at once."),
+        "enable": Leaf(f"{command}enable", "Enable a disabled user."),
+    }
+    return Noun("The users of the hub.", MappingProxyType(verbs))
+
+
+def _token() -> Noun:
+    command = "edgefleet.cli.token:"
+    verbs = {
+        "create": Leaf(f"{command}create", "Create a token; it is shown once."),
+        "list": Leaf(f"{command}list_", "List the tokens, without their secrets."),
+        "revoke": Leaf(f"{command}revoke", "Revoke a token at once."),
+    }
+    return Noun("API tokens of users.", MappingProxyType(verbs))
 
 
 def _sim() -> Noun:
@@ -131,6 +155,9 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
             "The hub itself.",
             MappingProxyType(
                 {
+                    "login": Leaf(
+                        "edgefleet.cli.hub:login", "Print a link that opens the page, for one use."
+                    ),
                     "accept-restored": Leaf(
                         "edgefleet.cli.hub:accept_restored",
                         "Accept the state of a hub restored from an older copy.",
@@ -147,6 +174,8 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
                 }
             ),
         ),
+        "user": _user(),
+        "token": _token(),
         "key": _noun(
             "The key that signs releases.",
             "key",

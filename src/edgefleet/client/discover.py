@@ -49,7 +49,7 @@ def discover(
     Each of the two is the argument, else ``EDGEFLEET_HUB`` or ``EDGEFLEET_TOKEN``, else the value
     in the data folder. The folder's token is sent only to the folder's hub or to this machine.
 
-    Raises NetworkError ``unreachable`` if no hub is known, and OperatorError ``not_authorized`` if
+    Raises NetworkError ``unreachable`` if no hub is known, and OperatorError ``unauthenticated`` if
     no token is known or ``setting_invalid`` for an invalid value.
     """
     folder = data_dir or default_data_dir(environ)
@@ -71,7 +71,7 @@ def discover(
         return HubAccess(address, check_token(given_token.strip()), url_from, "given")
     if not may_have_token(address, None if found is None else found.url):
         raise OperatorError(
-            "not_authorized",
+            "unauthenticated",
             f"No token given for {address}: the token in {folder} is for the hub on this machine.",
             field="token",
             hint="Give the operator token of that hub: --token or EDGEFLEET_TOKEN.",
@@ -92,13 +92,13 @@ def read_hub_file(folder: Path) -> HubFile | None:
 
 
 def read_token(folder: Path) -> str:
-    """The operator token in this folder. Raises OperatorError ``not_authorized``."""
+    """The operator token in this folder. Raises OperatorError ``unauthenticated``."""
     path = folder / TOKEN_FILE
     try:
         return check_token(path.read_text().strip())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OperatorError(
-            "not_authorized",
+            "unauthenticated",
             f"There is no operator token in {folder}.",
             field="token",
             hint="Give --token or EDGEFLEET_TOKEN, or the hub's folder: --data-dir.",

@@ -31,6 +31,7 @@ from edgefleet.client.limits import (
     UPLOAD_CHUNK_BYTES,
     UPLOAD_TIMEOUT_S,
 )
+from edgefleet.client.people import PeopleCalls
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
 from edgefleet.protocol.device_commands import (
@@ -42,6 +43,8 @@ from edgefleet.protocol.device_commands import (
     RenameDevice,
 )
 from edgefleet.protocol.device_figures import DeviceFigures
+from edgefleet.protocol.field_figures import ModelField
+from edgefleet.protocol.people import check_user_name
 from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.protocol.rollout import (
@@ -81,9 +84,14 @@ class HubClient:
         parts = urlsplit(self.url)
         self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
         self._link = link or HttpLink(self.url)
+        self.people = PeopleCalls(self._ask)
 
     def close(self) -> None:
         self._link.close()
+
+    def page_url(self, path: str) -> str:
+        """The address of ``path``, which the hub named, for a browser."""
+        return f"{self.url.rstrip('/')}{path}"
 
     # The fleet and the hub itself.
 
@@ -210,6 +218,10 @@ class HubClient:
 
     def model(self, name: str) -> operator.ModelView:
         return self._ask("model", operator.ModelView, parameters={"model": name})
+
+    def model_field(self, name: str) -> ModelField:
+        """Latency and memory of a model's releases in the field, by hardware class."""
+        return self._ask("model_field", ModelField, parameters={"model": name})
 
     def release(self, model: str, release: str) -> operator.ReleaseView:
         names = {"model": model, "release": release}
@@ -394,21 +406,29 @@ def check_token(token: str) -> str:
     if len(token) > TOKEN_CHARS or not (token.isascii() and token.isprintable()) or " " in token:
         raise OperatorError(
             "setting_invalid",
-            "The operator token is too long, or has characters that are not allowed.",
+            "The token is too long, or has characters that are not allowed.",
             field="token",
-            hint="Copy the line in operator.token of the hub's data folder.",
+            hint="Copy the whole line, such as that in operator.token of the hub's data folder.",
         )
     return token
 
 
 def _segment(parameter: str, value: str) -> str:
     """One segment of a path. Raises ``name_invalid`` for a slash: servers decode %2F."""
-    return quote(value if parameter == "sha256" else check_name(value, field=parameter), safe="")
+    match parameter:
+        case "sha256":
+            return quote(value, safe="")
+        case "user":
+            return quote(check_user_name(value, field=parameter), safe="")
+        case _:
+            return check_name(value, field=parameter)
 
 
 def _error(answer: Answer) -> EdgefleetError:
-    if not answer.body and answer.status in (401, 403):  # an answer to HEAD has no body
-        return OperatorError("not_authorized", "The hub does not accept this token.")
+    if not answer.body and answer.status == 401:  # an answer to HEAD has no body
+        return OperatorError("unauthenticated", "The hub does not accept this token.")
+    if not answer.body and answer.status == 403:
+        return OperatorError("forbidden", "The role of this token does not allow it.")
     if not answer.body and answer.status == 413:
         return error_from_code("artifact_too_large", "The hub accepts no artifact of this size.")
     if 300 <= answer.status < 400:

@@ -18,6 +18,7 @@ Urgent = Callable[[Request], bool]
 """Whether a request must be answered although the listener is full."""
 
 _NEVER: Final = float("inf")
+_NEXT_SWEEP: Final = -1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -46,11 +47,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
+        self._handle = host.handler
         self._limits = host.limits
         self._loop = loop
         self._reader = self.reader_class(host, host.limits)
         self._transport: asyncio.Transport | None = None
-        self._deadline = _NEVER
+        self._deadline = _NEVER  # _NEXT_SWEEP: to be set by the next sweep
         self._running = False  # a handler runs, or ``_go_on`` is scheduled
         self._blocked = False  # the client does not read its replies
         self._reading = True
@@ -66,7 +68,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reader.peer = peer_of(transport.get_extra_info("peername"))
         taken = self._host.places.acquire(self._reader.peer)
         self._place, self._crowded = taken.place, taken.refusal
-        self._rest()
+        if self._crowded is not None:
+            self._handle = self._handle_urgent
+        self._deadline = _NEXT_SWEEP
         host, limits = self._host, self._limits
         host.connections.add(self)
         if host.draining:
@@ -107,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
             not (reader.ready or self._blocked or self._lingering)
             and (reader.stage, reader.begun) != before
         ):
-            self._rest()
+            self._deadline = _NEXT_SWEEP
         self._work()
 
     def eof_received(self) -> bool:
@@ -125,15 +129,21 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._blocked = False
         if not self._lingering:
-            self._rest()
+            self._deadline = _NEXT_SWEEP
         self._set_reading()
         self._work()
 
     # Called by the listener.
 
     def sweep(self, now: float) -> None:
-        """Act on the deadline if it has passed."""
+        """Set the deadline of the client's next step, or act on it if it has passed.
+
+        So a client has up to the time between two sweeps more, and no reply reads a clock.
+        """
         if now < self._deadline or self._transport is None:
+            return
+        if self._deadline == _NEXT_SWEEP:
+            self._deadline = now + self._allowed_s()
             return
         if self._lingering:
             self._transport.abort()
@@ -182,7 +192,9 @@ class Connection(asyncio.BufferedProtocol):
             self._set_reading()
             return
         if reader.refusal is not None and not self._lingering:
-            self._send(self._host.render_error(reader.refusal), to_head=False, closes=True)
+            refusal = self._host.render_error(reader.refusal)
+            for piece in reply_bytes(refusal, self._host.date, to_head=False, closes=True):
+                self._out().write(piece)
             self._linger()
         elif reader.expects_continue:
             reader.expects_continue = False
@@ -195,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answer(self, request: Request) -> None:
         try:
-            answer = self._handled(request)
+            answer = self._handle(request)
             if not isinstance(answer, Reply):
                 self._wait_for(request, answer)
                 return
@@ -203,7 +215,8 @@ class Connection(asyncio.BufferedProtocol):
             answer = self._failure(error)
         self._reply(request, answer)
 
-    def _handled(self, request: Request) -> Reply | Awaitable[Reply]:
+    def _handle_urgent(self, request: Request) -> Reply | Awaitable[Reply]:
+        """The handler of a connection without a general place."""
         if self._crowded is not None and not self._host.urgent(request):
             return self._host.render_error(self._crowded)
         return self._host.handler(request)
@@ -246,25 +259,23 @@ class Connection(asyncio.BufferedProtocol):
         if reply.make is not None:
             self._wait_for(request, made(reply))
             return
-        reader = self._reader
+        host, reader = self._host, self._reader
         reader.account(-len(request.raw_body))
-        if (self._host.draining or self._crowded is not None) and reader.stage is ReadStage.IDLE:
+        if (host.draining or self._crowded is not None) and reader.stage is ReadStage.IDLE:
             reader.ended = True
-        to_head = request.method == "HEAD"
         closes = reader.ended and not reader.ready and reader.refusal is None
+        to_head = request.method == "HEAD"
         try:
-            self._send(reply, to_head=to_head, closes=closes)
+            pieces = reply_bytes(reply, host.date, to_head=to_head, closes=closes)
         except (EdgefleetError, ValueError) as error:  # the reply cannot be sent
-            self._send(self._failure(error), to_head=to_head, closes=closes)
+            failure = self._failure(error)
+            pieces = reply_bytes(failure, host.date, to_head=to_head, closes=closes)
+        for piece in pieces:
+            transport.write(piece)
         if closes:
             transport.close()
         elif not self._blocked:
-            self._rest()
-
-    def _send(self, reply: Reply, *, to_head: bool, closes: bool) -> None:
-        transport = self._out()
-        for piece in reply_bytes(reply, self._host.date, to_head=to_head, closes=closes):
-            transport.write(piece)
+            self._deadline = _NEXT_SWEEP
 
     def _linger(self) -> None:
         """Give the client time to read its refusal: closing on unread bytes sends a reset."""
@@ -274,12 +285,11 @@ class Connection(asyncio.BufferedProtocol):
         if transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
 
-    def _rest(self) -> None:
-        """Set the deadline of the client's next step."""
+    def _allowed_s(self) -> float:
+        """The time for the client's next step, in seconds."""
         limits = self._limits
         idle_s = limits.idle_s if self._crowded is None else limits.reserved_idle_s
-        allowed_s = (idle_s, limits.head_s, limits.body_s)[self._reader.stage]
-        self._deadline = self._loop.time() + allowed_s
+        return (idle_s, limits.head_s, limits.body_s)[self._reader.stage]
 
     def _set_reading(self) -> None:
         """Stop reading while enough requests wait or the client does not read its replies."""

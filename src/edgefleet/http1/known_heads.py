@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.http1.message import Request
+
 _HEADS: Final = 64
 _HEAD_BYTES: Final = 1_024  # a longer head is parsed each time
 _END: Final = b"\r\n\r\n"
@@ -41,13 +43,13 @@ class KnownHeads:
             return b"", None  # the parser skips line breaks before a request
         return text, self._known.get(text)
 
-    def find_whole(self, data: bytes) -> tuple[Head, bytes] | None:
-        """The known head at the start of ``data``, and its body if this is all of the rest."""
+    def whole_request(self, data: bytes, peer: str) -> Request | None:
+        """The request of ``peer`` if ``data`` is a known head and its body, and no more."""
         at = data.find(_END) + len(_END)
         head = self._known.get(data[:at])
         if head is None or len(data) != at + head.body_bytes:
             return None
-        return head, data[at:]
+        return Request(head.method, head.path, head.query, head.headers, data[at:], peer)
 
     def add(self, text: bytes, head: Head) -> None:
         """Remember ``head``, unless its request is not framed by its size alone."""

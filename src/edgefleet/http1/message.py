@@ -12,6 +12,7 @@ from edgefleet.base.errors import EdgefleetError, InternalError
 from edgefleet.http1.limits import LARGE_BODY_BYTES
 from edgefleet.protocol.wire import encode, problem
 
+_OK: Final = 200
 _BODILESS: Final = frozenset({204, 304})
 _LINE_BREAKS: Final = frozenset("\r\n\0")
 _PASSING: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
@@ -83,11 +84,10 @@ def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tu
 
     ``date`` is a whole header line. Raises InternalError if a header has a line break.
     """
-    start = _start(reply.status, reply.content_type)
-    body = reply.body
-    plain = reply.status == HTTPStatus.OK and not (reply.headers or closes or to_head)
-    if plain and len(body) < LARGE_BODY_BYTES:  # almost every reply
-        pieces = (start, date, reply.lines, len(body), body)
+    status, body = reply.status, reply.body
+    start = _start(status, reply.content_type)
+    if status == _OK and len(body) < LARGE_BODY_BYTES and not (reply.headers or closes or to_head):
+        pieces = (start, date, reply.lines, len(body), body)  # almost every reply
         return (b"%s%s%scontent-length: %d\r\n\r\n%s" % pieces,)
     head = b"%s%s%s" % (start, date, reply.lines)
     for name, value in reply.headers:
@@ -96,14 +96,14 @@ def reply_bytes(reply: Reply, date: bytes, *, to_head: bool, closes: bool) -> tu
         head += f"{name}: {value}\r\n".encode("latin-1", "replace")
     if closes:
         head += b"connection: close\r\n"
-    if reply.status in _BODILESS:
+    if status in _BODILESS:
         return (head + b"\r\n",)
-    head += b"content-length: %d\r\n\r\n" % len(reply.body)
+    head += b"content-length: %d\r\n\r\n" % len(body)
     if to_head:
         return (head,)
-    if len(reply.body) < LARGE_BODY_BYTES:
-        return (head + reply.body,)
-    return (head, reply.body)
+    if len(body) < LARGE_BODY_BYTES:
+        return (head + body,)
+    return (head, body)
 
 
 @lru_cache(maxsize=256)

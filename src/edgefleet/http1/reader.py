@@ -107,14 +107,14 @@ class RequestReader:
         if size_bytes > WHOLE_BYTES or self.stage is not ReadStage.IDLE or self.ended:
             return None
         memory = self._memory
-        found = memory.heads.find_whole(bytes(memory.buffer[:size_bytes]))
-        if found is None:
+        request = memory.heads.whole_request(bytes(memory.buffer[:size_bytes]), self.peer)
+        if request is None:
             return None
-        head, body = found
-        if memory.buffered_bytes + head.body_bytes > self._limits.buffered_bytes:
+        body_bytes = len(request.raw_body)
+        if memory.buffered_bytes + body_bytes > self._limits.buffered_bytes:
             return None
-        self.account(head.body_bytes)
-        return Request(head.method, head.path, head.query, head.headers, body, peer=self.peer)
+        self.account(body_bytes)
+        return request
 
     def received(self, size_bytes: int) -> None:
         """Process ``size_bytes`` new bytes in the buffer."""

@@ -15,6 +15,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, problem_reply
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR
 from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
@@ -50,6 +51,7 @@ class DevicePlane:
         *,
         truth: WaitingTruth,
         watched: WatchedDevices,
+        field: FieldFigures,
         unknown: Callable[[str], None],
         interval_s: float,
     ) -> None:
@@ -60,6 +62,7 @@ class DevicePlane:
         self._clock = clock
         self._truth = truth
         self._watched = watched
+        self._field = field
         self._unknown = unknown
         self._interval_s = interval_s
         self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
@@ -145,6 +148,7 @@ class DevicePlane:
     ) -> Reply:
         if check_in.telemetry is not None:
             self._watched.add(row, check_in.telemetry, self._clock.now())
+            self._field.add(row, check_in)
         body, truth = self._nothing_new, self._truth.next_for(row)
         labels = None
         if check_in.facts is not None and check_in.facts.labels is not None:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device_commands import ClearCopy
 from edgefleet.protocol.operator import DeviceView
 from edgefleet.rollout.fleet.fleet import Fleet
-from edgefleet.rollout.lifecycle.step import AuditLine
+from edgefleet.security.principals import Principal
 
 View = Callable[[str], DeviceView]
 
@@ -46,14 +47,12 @@ class CopiedDevices:
             copies.changed.update(rows)
             raise
 
-    async def clear(self, row: int, request: ClearCopy) -> DeviceView:
+    async def clear(self, row: int, request: ClearCopy, by: Principal) -> DeviceView:
         """The operator stopped the copies. Raises OperatorError ``device_not_copied``."""
         copies, name = self._fleet.copies, self._fleet.name(row)
         if not copies.is_copied(row):
             raise OperatorError("device_not_copied", f"{name} is not copied.")
-        line = AuditLine(
-            actor=request.person, action="clear_copy", about=f"device/{name}", detail=request.note
-        )
+        line = line_by(by.named(request.person), "clear_copy", f"device/{name}", request.note)
         await self._store.save_copy_cleared(
             row, line, self._clock.now(), lambda _none: copies.clear(row)
         )

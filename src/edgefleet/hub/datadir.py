@@ -18,6 +18,7 @@ from edgefleet.security.credentials import SECRET_BYTES, new_token
 
 _PRIVATE: Final = 0o600
 _COUNTS: Final = "release_counts.json"
+_FIELD: Final = "field_figures.json"
 _UNWRITABLE: Final = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -108,17 +109,32 @@ class DataDir:
 
     def release_counts(self) -> bytes:
         """The release counts of the last hub of this folder. Empty if there are none."""
-        try:
-            return (self.root / _COUNTS).read_bytes()
-        except OSError:
-            return b""
+        return self._kept(_COUNTS)
 
     def keep_release_counts(self, data: bytes) -> None:
         """Keep the release counts for the next hub. They draw a chart: a full disk is ignored."""
-        temporary = self.root / f".{_COUNTS}.new"
+        self._keep(_COUNTS, data)
+
+    def field_figures(self) -> bytes:
+        """The figures from the field of the last hub. Empty if there are none."""
+        return self._kept(_FIELD)
+
+    def keep_field_figures(self, data: bytes) -> None:
+        """Keep the figures from the field for the next hub. A full disk is ignored."""
+        self._keep(_FIELD, data)
+
+    def _kept(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError:
+            return b""
+
+    def _keep(self, name: str, data: bytes) -> None:
+        """Replace a file that may be lost, without waiting for the disk."""
+        temporary = self.root / f".{name}.new"
         with suppress(OSError):
             temporary.write_bytes(data)
-            temporary.replace(self.root / _COUNTS)
+            temporary.replace(self.root / name)
 
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         path = self.root / name

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import check_name
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.label_owners import check_labels
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -18,6 +19,7 @@ from edgefleet.protocol.device_commands import (
 from edgefleet.protocol.operator import DeviceView
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.lifecycle.step import AuditLine
+from edgefleet.security.principals import Principal
 
 View = Callable[[str], DeviceView]
 
@@ -42,7 +44,7 @@ class DeviceCommands:
         self._clock = clock
         self._view = view
 
-    async def label(self, row: int, request: LabelDevice) -> DeviceView:
+    async def label(self, row: int, request: LabelDevice, by: Principal) -> DeviceView:
         """Set and remove labels of the operator. Raises OperatorError."""
         check_labels(request.set)
         if both := sorted(set(request.set) & set(request.unset)):
@@ -66,7 +68,7 @@ class DeviceCommands:
         changes = [f"{key}={value}" for key, value in request.set.items()]
         changes += [f"{key}-" for key in request.unset]
         detail = f"{' '.join(changes)}. {request.note}".rstrip(". ")
-        line = self._line("label", row, request.person, detail)
+        line = self._line("label", row, by.named(request.person), detail)
         await self._store.label_device(
             row,
             change,
@@ -76,20 +78,22 @@ class DeviceCommands:
         )
         return self._view(self._engine.fleet.name(row))
 
-    async def rename(self, row: int, request: RenameDevice) -> DeviceView:
+    async def rename(self, row: int, request: RenameDevice, by: Principal) -> DeviceView:
         """Give a device another name. Raises OperatorError ``name_invalid`` or ``name_taken``."""
         new = check_name(request.name, field="name")
-        line = self._line("rename", row, request.person, f"to {new}. {request.note}".rstrip(". "))
+        line = self._line(
+            "rename", row, by.named(request.person), f"to {new}. {request.note}".rstrip(". ")
+        )
         await self._store.rename_device(
             row, new, line, self._clock.now(), lambda _none: self._devices.rename(row, new)
         )
         return self._view(new)
 
-    async def remove(self, row: int, request: RemoveDevice) -> RemovedDevice:
+    async def remove(self, row: int, request: RemoveDevice, by: Principal) -> RemovedDevice:
         """Remove a device. Its row, its reports and its audit entries stay in the store."""
         name, removed = self._engine.fleet.name(row), RemovedDevice(name="")
         at = self._clock.now()
-        line = self._line("remove", row, request.person, request.note)
+        line = self._line("remove", row, by.named(request.person), request.note)
 
         def committed(_none: None) -> None:
             nonlocal removed
@@ -105,6 +109,5 @@ class DeviceCommands:
         await self._store.remove_device(row, line, at, committed)
         return removed
 
-    def _line(self, action: str, row: int, person: str, detail: str) -> AuditLine:
-        about = f"device/{self._engine.fleet.name(row)}"
-        return AuditLine(actor=person, action=action, about=about, detail=detail)
+    def _line(self, action: str, row: int, by: Principal, detail: str) -> AuditLine:
+        return line_by(by, action, f"device/{self._engine.fleet.name(row)}", detail)

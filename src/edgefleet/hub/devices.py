@@ -14,6 +14,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
 from edgefleet.hub.registry import Registry
@@ -25,7 +26,6 @@ from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.version import check_protocol
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
-from edgefleet.rollout.lifecycle.step import AuditLine
 from edgefleet.security.credentials import (
     DeviceIdentity,
     issue_device_token,
@@ -33,6 +33,7 @@ from edgefleet.security.credentials import (
     read_device_header,
     token_digest,
 )
+from edgefleet.security.principals import Principal
 
 
 class Devices:
@@ -78,18 +79,13 @@ class Devices:
 
     # Enrolment.
 
-    async def claims(self, request: ClaimRequest, actor: str) -> Claims:
+    async def claims(self, request: ClaimRequest, by: Principal) -> Claims:
         """Make one-use claims. Raises OperatorError ``bad_request``."""
         check_labels(request.labels)
         now = self._clock.now()
         claims = tuple(new_token(self._entropy, "efc") for _ in range(request.count))
         expires_at = now + request.valid_s
-        line = AuditLine(
-            actor=actor,
-            action="claim",
-            about="fleet",
-            detail=f"{request.count} for {request.valid_s:g} s",
-        )
+        line = line_by(by, "claim", "fleet", f"{request.count} for {request.valid_s:g} s")
         await self._store.save_claims(
             [token_digest(claim) for claim in claims], request.labels, expires_at, line, now
         )
@@ -272,6 +268,7 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            datatypes=facts.datatypes,
             hashed=device.enrolled_as or "",
         )
         if row != device.row:
@@ -302,4 +299,5 @@ class Devices:
             models_memory_mib=facts.models_memory_mib,
             versions=[(one.runtime, one.version) for one in facts.runtime_versions],
             comparisons=facts.comparisons,
+            datatypes=facts.datatypes,
         )

@@ -23,9 +23,13 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.field_figures import FieldFigures
+from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
+from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
+from edgefleet.hub.people import People
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
@@ -42,6 +46,7 @@ from edgefleet.protocol.device import (
 )
 from edgefleet.protocol.device_commands import DeviceFilter
 from edgefleet.protocol.device_figures import DeviceFigures
+from edgefleet.protocol.field_figures import ModelField
 from edgefleet.protocol.label_evidence import LabelEvidence
 from edgefleet.protocol.operator import (
     AuditPage,
@@ -82,6 +87,7 @@ from edgefleet.rollout.fleet.runs import Runs, parse_runs
 from edgefleet.rollout.plan_fleet import compose
 from edgefleet.rollout.why.baseline import warnings
 from edgefleet.security.credentials import DeviceIdentity
+from edgefleet.security.principals import Principal
 
 
 class OpenStore(Protocol):
@@ -108,7 +114,7 @@ class Hub:
         self.settings = settings
         self.folder = folder
         self.clock = clock
-        self.operator_token = folder.operator_token(entropy)
+        operator_token = folder.operator_token(entropy)
         secret = folder.hub_secret(entropy)
         self._started = clock.monotonic()
         self._checkin = Address.parse(settings.checkin_listen, field="checkin_listen")
@@ -117,6 +123,8 @@ class Hub:
         self._history.load(folder.release_counts())
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
+        self.people = People(store, clock, entropy, operator_token=operator_token)
+        self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
@@ -141,6 +149,11 @@ class Hub:
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
         self._watched = WatchedDevices()
+        self._field = FieldFigures(
+            engine.fleet, self.registry.knows, folder.keep_field_figures, now=clock.now()
+        )
+        self._field.load(folder.field_figures())
+        self._field_views = FieldViews(self._field, self.registry, self.blobs)
         self._views = DeviceViews(
             engine, self._devices, self.registry, self._truth, started_at=clock.now()
         )
@@ -156,6 +169,7 @@ class Hub:
             clock,
             truth=self._truth,
             watched=self._watched,
+            field=self._field,
             unknown=self.restored.note_unknown,
             interval_s=settings.interval_s,
         )
@@ -203,6 +217,8 @@ class Hub:
 
     def load(self) -> None:
         """Restore the state in memory from the store, then start the writer thread."""
+        self.people.load()
+        self.logins.load()
         self.registry.load()
         removed = self._devices.load()
         self._rollout_commands.load()
@@ -222,6 +238,7 @@ class Hub:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
         try:
             if self._store.started:
+                self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
             await self._store.close()
@@ -235,7 +252,9 @@ class Hub:
         await self.restored.flush()
         await self.copied.flush()
         await self._devices.flush()
+        await self.people.flush()
         self.folder.keep_release_counts(self._history.stored())
+        self._field.keep(self.clock.now())
 
     # Devices.
 
@@ -253,9 +272,9 @@ class Hub:
             return self.settings.checkin_url
         return self._checkin.url(host if self._checkin.any_host else None)
 
-    async def claims(self, request: ClaimRequest, actor: str) -> Claims:
+    async def claims(self, request: ClaimRequest, by: Principal) -> Claims:
         """Make one-use claims. Raises OperatorError ``bad_request``."""
-        return await self._devices.claims(request, actor)
+        return await self._devices.claims(request, by)
 
     async def enrol(self, request: EnrolRequest, host: str | None) -> EnrolAnswer:
         """Exchange a claim for a credential. Raises DeviceError or OperatorError."""
@@ -349,9 +368,9 @@ class Hub:
 
     # Releases.
 
-    async def publish(self, request: PublishRequest) -> ReleaseView:
+    async def publish(self, request: PublishRequest, by: Principal) -> ReleaseView:
         """Publish a signed release. Raises PublisherError and then changes nothing."""
-        return self._release(await self.registry.publish(request.envelope))
+        return self._release(await self.registry.publish(request.envelope, by))
 
     def models(self) -> Models:
         running = self._figures().on_release
@@ -373,11 +392,16 @@ class Hub:
         self.registry.release(model, release)
         return self._engine.why_release(model, release, self.clock.now())
 
+    def model_field(self, model: str) -> ModelField:
+        """Latency and memory of a model in the field. Raises OperatorError ``not_found``."""
+        self._known(Runs(model, None), field="model")
+        return self._field_views.model(model)
+
     # Rollouts.
 
-    async def plan(self, spec: RolloutSpec, actor: str) -> RolloutView:
+    async def plan(self, spec: RolloutSpec, by: Principal) -> RolloutView:
         """Plan a rollout without starting it. Raises OperatorError."""
-        return self.rollout(await self._rollout_commands.plan(spec, actor))
+        return self.rollout(await self._rollout_commands.plan(spec, by))
 
     def plan_fleet(self, spec: RolloutSpec) -> PlanFleet:
         """Check a plan as ``plan`` does, and count the devices it covers. Raises OperatorError.
@@ -396,23 +420,25 @@ class Hub:
             interval_s=self.settings.interval_s,
             now=now,
             blocked=self._engine.waiting_for_a_person(spec.model),
-            warnings=warnings(state),
+            warnings=(*warnings(state), *self._field_views.warnings(manifest)),
             interface=state.interface,
         )
 
-    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> RolloutView:
+    async def command(
+        self, rollout: str, verb: Verb, command: Command, by: Principal
+    ) -> RolloutView:
         """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
-        await self._rollout_commands.command(rollout, verb, command, actor)
+        await self._rollout_commands.command(rollout, verb, command, by)
         return self.rollout(rollout)
 
-    async def approve(self, rollout: str, request: ApproveRequest) -> RolloutView:
+    async def approve(self, rollout: str, request: ApproveRequest, by: Principal) -> RolloutView:
         """Record a person's approval of a rollout. Raises OperatorError."""
-        await self._rollout_commands.approve(rollout, request)
+        await self._rollout_commands.approve(rollout, request, by)
         return self.rollout(rollout)
 
-    async def freeze(self, request: Freeze) -> Freeze:
+    async def freeze(self, request: Freeze, by: Principal) -> Freeze:
         """Freeze or unfreeze the whole fleet. Returns the new state."""
-        await self._rollout_commands.freeze(request)
+        await self._rollout_commands.freeze(request, by)
         return self._engine.freeze
 
     def frozen(self) -> Freeze:
@@ -426,14 +452,14 @@ class Hub:
         """
         return self._views.quarantined()
 
-    async def unquarantine(self, name: str, request: Unquarantine) -> DeviceView:
+    async def unquarantine(self, name: str, request: Unquarantine, by: Principal) -> DeviceView:
         """Clear a device's quarantine. Raises OperatorError ``device_not_quarantined``."""
-        await self._rollout_commands.unquarantine(self.row(name), request)
+        await self._rollout_commands.unquarantine(self.row(name), request, by)
         return self.device(name)
 
-    async def add_truth(self, request: TruthRequest) -> TruthAdded:
+    async def add_truth(self, request: TruthRequest, by: Principal) -> TruthAdded:
         """Add late labels for the answers of a device. Raises OperatorError."""
-        return await self._truth.add(self.row(request.device), request)
+        return await self._truth.add(self.row(request.device), request, by)
 
     def rollouts(self, model: str = "") -> Rollouts:
         """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.

@@ -26,6 +26,22 @@ LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
+# People.
+USERS: Final = 10_000
+TOKENS: Final = 10_000  # valid API tokens
+TOKEN_KEPT_S: Final = 30 * 86_400.0  # in the list, after it ended
+LAST_USED_S: Final = 60.0  # exactness of the last use of a token
+HASHES_AT_ONCE: Final = 2  # passwords compared at the same time: each takes 32 MiB
+HASHES_WAITING: Final = 16  # then a login is refused
+SESSION_S: Final = 12 * 3600.0
+SESSIONS: Final = 20_000
+LOGIN_LINK_S: Final = 900.0
+LOGIN_LINKS: Final = 100
+LOGIN_PAUSE_S: Final = 300.0  # within which logins are counted
+LOGINS_OF_USER: Final = 10  # failed ones within the pause
+LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
+LOGINS_COUNTED: Final = 10_000  # users and addresses
+
 # Artifacts.
 ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8
@@ -48,6 +64,8 @@ NAMES_READ: Final = 200_000  # of devices, for one completion
 DEVICE_REPORTS: Final = 400  # in the history of a device
 WATCHED_DEVICES: Final = 64  # devices with figures in memory: those that were asked for last
 FIGURES_KEPT: Final = 120  # reports of each model of such a device
+FIELD_RECORDS: Final = 2_000  # of a model, release and profile: latency and memory in the field
+FIELD_DEVICE_BITS: Final = 1_024  # in each, to count devices
 AUDIT_PAGE: Final = 100
 AUDIT_PAGE_MAX: Final = 1_000
 ROLLOUTS_SHOWN: Final = 100
@@ -59,6 +77,7 @@ STANDINGS_PER_WRITE: Final = 5_000
 # How often the pages of finished rollouts are stored, and how many are copied at one time.
 SNAPSHOT_S: Final = 60.0
 PAGES_AT_ONCE: Final = 4
+FIELD_KEEP_S: Final = 60.0  # between two writes of the figures from the field
 
 # The history chart of a rollout.
 HISTORY_S: Final = 3_600

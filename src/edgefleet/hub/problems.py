@@ -1,5 +1,6 @@
 """Errors of the operator plane as HTTP answers: every error becomes a Problem."""
 
+import math
 import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,6 +21,8 @@ def problem_answer(error: EdgefleetError, headers: Mapping[str, str] | None = No
     more = dict(headers or {})
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         more["retry-after"] = str(OVERLOAD_RETRY_S)
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        more["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.status == HTTPStatus.UNAUTHORIZED:
         more["www-authenticate"] = "Bearer"
     return Response(

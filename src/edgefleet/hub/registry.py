@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.limits import TRUSTED_KEYS
 from edgefleet.hub.release_check import check_release
@@ -13,6 +14,7 @@ from edgefleet.hub.store.records import StoredRelease
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.operator import TrustedKeys, TrustKey
 from edgefleet.protocol.release import Envelope, ReleaseManifest
+from edgefleet.security.principals import Principal
 from edgefleet.security.signing import PublicKey, open_manifest
 
 
@@ -72,7 +74,7 @@ class Registry:
             )
         )
 
-    async def trust(self, key: TrustKey) -> TrustedKeys:
+    async def trust(self, key: TrustKey, by: Principal) -> TrustedKeys:
         """Accept releases that ``key`` signs. Raises OperatorError ``setting_invalid``."""
         check_name(key.name, field="name")
         public = PublicKey.from_text(key.public_key)
@@ -83,6 +85,7 @@ class Registry:
         await self._store.save_trust(
             public.keyid,
             TrustKey(name=key.name, public_key=public.text),
+            line_by(by, "trust", f"key/{public.keyid}", key.name),
             self._clock.now(),
             lambda _none: self._accept_key(key, public),
         )
@@ -90,7 +93,7 @@ class Registry:
 
     # Releases.
 
-    async def publish(self, envelope: Envelope) -> RegisteredRelease:
+    async def publish(self, envelope: Envelope, by: Principal) -> RegisteredRelease:
         """Check a release, then store it permanently.
 
         Publishing the same release again has no effect. Raises PublisherError if the release is
@@ -114,8 +117,11 @@ class Registry:
                 opened.signed_by,
                 self._clock.now(),
             )
+            about = f"release/{manifest.model}/{manifest.release}"
             await self._store.save_release(
-                stored, lambda fresh: self._accept(stored, manifest) if fresh else None
+                stored,
+                line_by(by, "publish", about, opened.digest),
+                lambda fresh: self._accept(stored, manifest) if fresh else None,
             )
             known = self._by_digest[opened.digest]
         return known

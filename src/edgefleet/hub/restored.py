@@ -8,12 +8,13 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError
 from edgefleet.base.ids import id_after
 from edgefleet.base.texts import counted
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.limits import UNKNOWN_DEVICES
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
 from edgefleet.rollout.engine import Engine
-from edgefleet.rollout.lifecycle.step import AuditLine
+from edgefleet.security.principals import Principal
 
 
 class Restored:
@@ -72,14 +73,14 @@ class Restored:
             ahead.changed.update(rows)
             raise
 
-    async def accept(self, request: AcceptRestored) -> AcceptedRestored:
+    async def accept(self, request: AcceptRestored, by: Principal) -> AcceptedRestored:
         """Accept the state of this hub: offers go out again, and unknown devices may enrol again.
 
         A device that runs the release of a rollout which the hub knows is recorded as confirmed.
         """
-        return await asyncio.shield(self._accept(request))
+        return await asyncio.shield(self._accept(request, by))
 
-    async def _accept(self, request: AcceptRestored) -> AcceptedRestored:
+    async def _accept(self, request: AcceptRestored, by: Principal) -> AcceptedRestored:
         engine, now = self._engine, self._clock.now()
         devices = tuple(engine.ahead.devices())
         for row, given in devices:
@@ -98,14 +99,8 @@ class Restored:
             if outcomes:
                 record = partial(self._record, row, now)
                 await self._store.save_outcomes(row, outcomes, now, record)
-        line = AuditLine(
-            actor=request.person,
-            action="accept_restored",
-            about="fleet",
-            detail=f"{counted(len(devices), 'device')} ahead of the hub. {request.note}".rstrip(
-                ". "
-            ),
-        )
+        text = f"{counted(len(devices), 'device')} ahead of the hub. {request.note}".rstrip(". ")
+        line = line_by(by.named(request.person), "accept_restored", "fleet", text)
         accepted = id_after("ro", now)
         await self._store.save_accepted_restored(
             accepted, line, now, lambda _none: engine.ahead.accept(accepted)

@@ -13,6 +13,7 @@ from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import new_id
+from edgefleet.hub.actors import line_by, signed
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.operator import Unquarantine
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec, Verb
@@ -20,6 +21,7 @@ from edgefleet.rollout.engine import Change, Engine
 from edgefleet.rollout.lifecycle.state import RolloutState
 from edgefleet.rollout.lifecycle.step import AuditLine
 from edgefleet.rollout.plan import second_chance
+from edgefleet.security.principals import Principal
 
 
 class RolloutCommands:
@@ -40,49 +42,44 @@ class RolloutCommands:
         for row, model, rollbacks in self._store.reader.load_unquarantined():
             self._engine.unquarantine(model, row, rollbacks)
 
-    async def plan(self, spec: RolloutSpec, actor: str) -> str:
+    async def plan(self, spec: RolloutSpec, by: Principal) -> str:
         """Plan a rollout. Returns its id. Raises OperatorError."""
-        return await asyncio.shield(self._plan(spec, actor))
+        return await asyncio.shield(self._plan(spec, by))
 
-    async def command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+    async def command(self, rollout: str, verb: Verb, command: Command, by: Principal) -> None:
         """Apply an operator's verb. Raises OperatorError ``verb_not_now`` or ``not_found``."""
-        await asyncio.shield(self._command(rollout, verb, command, actor))
+        await asyncio.shield(self._command(rollout, verb, command, by))
 
-    async def approve(self, rollout: str, request: ApproveRequest) -> None:
-        """Record an approval. Raises OperatorError ``verb_not_now`` or ``approved_already``."""
+    async def approve(self, rollout: str, request: ApproveRequest, by: Principal) -> None:
+        """Record an approval.
+
+        Raises OperatorError ``verb_not_now``, ``approved_already`` or ``approves_own_plan``.
+        """
         async with self._turn:
             now = self._clock.now()
-            change = self._engine.approve(rollout, request.person, now=now)
-            lines = [*change.audit]
+            if not _needs_two(self._engine.rollout(rollout).state.spec):
+                by = by.named(request.person)
+            change = self._engine.approve(rollout, by.name, now=now)
+            lines = [signed(line, by) for line in change.audit]
             if request.note:
-                lines.append(
-                    AuditLine(
-                        actor=request.person,
-                        action="note",
-                        about=f"rollout/{rollout}",
-                        detail=request.note,
-                    )
-                )
+                lines.append(line_by(by, "note", f"rollout/{rollout}", request.note))
             await self._save(change, lines, now)
 
-    async def freeze(self, request: Freeze) -> None:
+    async def freeze(self, request: Freeze, by: Principal) -> None:
         """Freeze or unfreeze the whole fleet."""
         async with self._turn:
             now = self._clock.now()
             before = self._engine.freeze
             since = before.since if request.frozen == before.frozen else now
-            freeze = msgspec.structs.replace(request, since=since)
-            line = AuditLine(
-                actor=request.person,
-                action="freeze" if request.frozen else "unfreeze",
-                about="fleet",
-                detail=request.note,
-            )
+            by = by.named(request.person)
+            freeze = msgspec.structs.replace(request, since=since, person=by.name)
+            action = "freeze" if request.frozen else "unfreeze"
+            line = line_by(by, action, "fleet", request.note)
             await self._store.save_freeze(
                 freeze, line, now, lambda _none: self._engine.set_freeze(freeze)
             )
 
-    async def unquarantine(self, row: int, request: Unquarantine) -> None:
+    async def unquarantine(self, row: int, request: Unquarantine, by: Principal) -> None:
         """Clear a quarantined device. Raises OperatorError ``device_not_quarantined``."""
         async with self._turn:
             engine, name = self._engine, self._engine.fleet.name(row)
@@ -90,12 +87,7 @@ class RolloutCommands:
             if not models:
                 raise OperatorError("device_not_quarantined", f"{name} is not quarantined.")
             rollbacks = {model: engine.rollbacks(model, row) for model in models}
-            line = AuditLine(
-                actor=request.person,
-                action="unquarantine",
-                about=f"device/{name}",
-                detail=request.note,
-            )
+            line = line_by(by.named(request.person), "unquarantine", f"device/{name}", request.note)
 
             def committed(_none: None) -> None:
                 for model, count in rollbacks.items():
@@ -107,7 +99,7 @@ class RolloutCommands:
         """Evaluate the gate of every open rollout. Raises DeviceError if the store fails."""
         await asyncio.shield(self._evaluate())
 
-    async def _plan(self, spec: RolloutSpec, actor: str) -> str:
+    async def _plan(self, spec: RolloutSpec, by: Principal) -> str:
         async with self._turn:
             now = self._clock.now()
             state = self._engine.plan(
@@ -116,37 +108,25 @@ class RolloutCommands:
                 salt=int.from_bytes(self._entropy.token(8), "big"),
                 now=now,
             )
-            line = AuditLine(
-                actor=actor,
-                action="plan",
-                about=f"rollout/{state.id}",
-                detail=f"{spec.model} {spec.release} to {spec.selector or 'every device'}",
-            )
-            lines = [line]
+            if _needs_two(spec) or not by.is_operator_token:
+                state = msgspec.structs.replace(state, planned_by=by.name)
+            about = f"rollout/{state.id}"
+            detail = f"{spec.model} {spec.release} to {spec.selector or 'every device'}"
+            lines = [line_by(by, "plan", about, detail)]
             if spec.again:
-                lines.append(
-                    AuditLine(
-                        actor=actor,
-                        action="again",
-                        about=f"rollout/{state.id}",
-                        detail=second_chance(spec),
-                    )
-                )
+                lines.append(line_by(by, "again", about, second_chance(spec)))
             await self._store.save_rollout(
                 state.id, _text(state), lines, now, lambda _none: self._engine.load(state)
             )
         return state.id
 
-    async def _command(self, rollout: str, verb: Verb, command: Command, actor: str) -> None:
+    async def _command(self, rollout: str, verb: Verb, command: Command, by: Principal) -> None:
         async with self._turn:
             now = self._clock.now()
             change = self._engine.command(rollout, verb, now=now, generation=command.generation)
-            lines = [*change.audit]
+            lines = [signed(line, by) for line in change.audit]
             if command.note:
-                about = f"rollout/{rollout}"
-                lines.append(
-                    AuditLine(actor=actor, action="note", about=about, detail=command.note)
-                )
+                lines.append(line_by(by, "note", f"rollout/{rollout}", command.note))
             await self._save(change, lines, now)
 
     async def _evaluate(self) -> None:
@@ -162,6 +142,11 @@ class RolloutCommands:
         await self._store.save_rollout(
             state.id, _text(state), lines, now, lambda _none: self._engine.commit(change)
         )
+
+
+def _needs_two(spec: RolloutSpec) -> bool:
+    """Whether two people must approve. Then the operator token is one person, by any name."""
+    return spec.approval.people > 1
 
 
 def read_verb(text: str) -> Verb:

@@ -13,12 +13,13 @@ from itertools import islice
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.texts import counted
+from edgefleet.hub.actors import line_by
 from edgefleet.hub.limits import TRUTH_KEPT_S, TRUTH_PER_DEVICE, TRUTH_WAITING
 from edgefleet.hub.store.records import StoredTruth
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.labels import LABELS_PER_ANSWER, ModelTruth
 from edgefleet.protocol.operator import TruthAdded, TruthRequest
-from edgefleet.rollout.lifecycle.step import AuditLine
+from edgefleet.security.principals import Principal
 
 
 class WaitingTruth:
@@ -46,7 +47,7 @@ class WaitingTruth:
         """Restore the labels from the store."""
         self._keep(tuple(self._store.reader.load_truth()))
 
-    async def add(self, row: int, request: TruthRequest) -> TruthAdded:
+    async def add(self, row: int, request: TruthRequest, by: Principal) -> TruthAdded:
         """Store labels for a device. All are stored, or none.
 
         Raises OperatorError ``bad_request``, ``not_found``, ``labels_unsupported`` or
@@ -68,11 +69,11 @@ class WaitingTruth:
         now = self._clock.now()
         self._drop_old(now)
         self._check_room(row, len(request.labels))
-        line = AuditLine(
-            actor=request.person,
-            action="add_truth",
-            about=f"device/{request.device}",
-            detail=f"{counted(len(request.labels), 'label')} for {request.model}",
+        line = line_by(
+            by.named(request.person),
+            "add_truth",
+            f"device/{request.device}",
+            f"{counted(len(request.labels), 'label')} for {request.model}",
         )
         await self._store.save_truth(
             row, request.model, request.labels, line=line, now=now, committed=self._keep

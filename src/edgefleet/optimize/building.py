@@ -106,11 +106,9 @@ class Builder:
         """Run the publisher's training function, in this process: it cannot be sent to another."""
         if self._trainer is None:
             raise PublisherError(
-                "step_failed",
+                "training_missing",
                 f"The step {_tag(step)} changes the weights, and there is no training function.",
                 field="trainer",
-                hint="Pass trainer= to edgefleet.optimize.optimize(): without training the "
-                "accuracy is lost.",
             )
         try:
             self._trainer.train(step, model, made)

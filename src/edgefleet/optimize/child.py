@@ -13,10 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 from edgefleet.base.cgroup import memory_room
-from edgefleet.base.errors import EdgefleetError, PublisherError
+from edgefleet.base.errors import DeviceError, EdgefleetError, PublisherError
 from edgefleet.optimize.limits import CHILD_LEFT_BYTES, CHILD_REQUEST_BYTES, CHILD_TIME_S
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_problem, problem
 
@@ -42,14 +43,23 @@ def free_limits(time_s: float = CHILD_TIME_S) -> ChildLimits:
 
 
 def run_child(
-    module: str, request: Wire, answer: type[Answer], limits: ChildLimits, *, what: str
+    module: str,
+    request: Wire,
+    answer: type[Answer],
+    limits: ChildLimits,
+    *,
+    what: str,
+    python: Path | None = None,
 ) -> Answer:
     """Run the module on the request. ``what`` names the work in messages, such as ``Measuring``.
 
+    ``python`` runs it; it must have edgefleet. None: the Python of this process.
+
     Raises the typed errors of the child. Raises PublisherError ``step_failed`` if it ends without
-    an answer, takes longer or needs more memory than it may.
+    an answer, takes longer or needs more memory than it may; DeviceError ``runtime_missing`` if
+    ``python`` cannot be started.
     """
-    command = [sys.executable, "-m", module, str(limits.memory_bytes)]
+    command = [str(python or sys.executable), "-m", module, str(limits.memory_bytes)]
     try:
         child = subprocess.run(
             command,
@@ -59,6 +69,12 @@ def run_child(
             check=False,
             env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of sets is that of all runs
         )
+    except OSError as error:
+        raise DeviceError(
+            "runtime_missing",
+            f"{what} needs the Python {command[0]}, which cannot be started: {error.strerror}.",
+            hint="Name the program python of a virtual environment.",
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise PublisherError(
             "step_failed", f"{what} took longer than {limits.time_s:.0f} s.", field="time"

@@ -14,6 +14,10 @@ from edgefleet.serving.golden_set import NPY_TYPES
 Purpose = Literal["calibration", "evaluation"]
 
 _PIECE: Final = 1 << 22  # values that are checked at once
+_LEAST_CASES: Final = 50  # with fewer, ranges say too little
+_CASES: Final = 1_000  # compared, of each of the two
+_OUTSIDE: Final = 0.25
+_SLACK: Final = 0.01
 
 
 def check_inputs(inputs: Arrays, specs: tuple[TensorSpec, ...], purpose: Purpose) -> None:
@@ -104,3 +108,42 @@ def _names(specs: tuple[TensorSpec, ...]) -> str:
 
 def _open(shape: tuple[int, ...]) -> str:
     return str(["any" if size == -1 else size for size in shape]).replace("'", "")
+
+
+def check_alike(calibration: Arrays, evaluation: Arrays) -> None:
+    """Check that the two were prepared alike, as far as the ranges of their values show it.
+
+    Of exchangeable data few values of one lie outside of the range of the other: with 50 cases
+    more than a quarter about once in 100,000 times. Pixels from 0 to 255 beside normalised ones,
+    or from 0 to 1 beside -1 to 1, are found; other channels' order or means are not.
+
+    Raises PublisherError ``calibration_invalid`` with the input.
+    """
+    for name, array in calibration.items():
+        other = evaluation[name]
+        if array.dtype.kind != "f" or min(len(array), len(other)) < _LEAST_CASES:
+            continue
+        one, two = _some(array), _some(other)
+        if max(_outside(one, two), _outside(two, one)) <= _OUTSIDE:
+            continue
+        raise data_error(
+            "calibration",
+            name,
+            f"The values are from {one.min():.4g} to {one.max():.4g}, and in the evaluation data "
+            f"from {two.min():.4g} to {two.max():.4g}: the two are not prepared alike.",
+            "Prepare both as in the training, with the same scale, mean and deviation. Ranges from "
+            "other values than the device sees cost accuracy.",
+        )
+
+
+def _some(array: Array) -> Array:
+    """At most 1,000 cases, evenly chosen."""
+    rows = np.unique(np.linspace(0, len(array) - 1, min(len(array), _CASES)).astype(np.int64))
+    return np.asarray(array[rows])
+
+
+def _outside(values: Array, other: Array) -> float:
+    """The share of values that are not in the range of ``other``, with a little slack."""
+    low, high = float(other.min()), float(other.max())
+    slack = _SLACK * (high - low)
+    return float(((values < low - slack) | (values > high + slack)).mean())

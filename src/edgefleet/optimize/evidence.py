@@ -1,6 +1,7 @@
 """Writes what an optimisation found beside its release: the lineage, and the report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,19 +21,26 @@ REPORT_FILE: Final = "report.html"
 
 
 def write_evidence(
-    folder: Path, making: Making, profiles: Sequence[ProfileOutcome], metric: str, keep: float
+    folder: Path,
+    making: Making,
+    profiles: Sequence[ProfileOutcome],
+    metric: str,
+    keep: float,
+    *,
+    labels: tuple[int, ...] = (),
 ) -> None:
     """Write ``lineage.json``, named in release.toml, and ``report.html`` into a release folder.
 
+    ``labels`` are the classes of the evaluation cases, where they have one.
     Raises the errors of ``build_release`` if the folder is not that of the outcome.
     """
     outcomes = {one.profile: one for one in profiles}
-    variants = build_release(folder, created_at=0.0).manifest.variants
-    names = {variant.profile: variant.artifact.sha256 for variant in variants}
+    built = build_release(folder, created_at=0.0)
+    names = {one.profile: one.artifact.sha256 for one in built.manifest.variants}
     made = [
         MadeVariant(
             profile=name,
-            file=name,
+            file=built.files[sha256].name,
             sha256=sha256,
             recipe=chosen.candidate.recipe,
             judgement=chosen,
@@ -40,20 +48,33 @@ def write_evidence(
         for name, sha256 in names.items()
         if (chosen := outcomes[name].chosen) is not None and chosen.candidate is not None
     ]
-    write_lineage(folder, lineage(made, making))
+    wishes = {"metric": metric, "keep": keep, **making.wishes}
+    write_lineage(folder, lineage(made, replace(making, wishes=wishes)))
     toml = folder / RELEASE_FILE
     toml.write_text(f'lineage = "{LINEAGE_FILE}"\n{toml.read_text()}')
-    report = Report(
+    write_report(folder / REPORT_FILE, whole_report(making, profiles, metric, keep, labels))
+
+
+def whole_report(
+    making: Making,
+    profiles: Sequence[ProfileOutcome],
+    metric: str,
+    keep: float,
+    labels: tuple[int, ...] = (),
+) -> Report:
+    """The report of all profiles, also where none has a variant."""
+    return Report(
         making.model,
         making.release,
         metric,
-        tuple(profile_report(one, keep) for one in profiles),
+        tuple(profile_report(one, keep, labels) for one in profiles),
         _facts(making),
     )
-    write_report(folder / REPORT_FILE, report)
 
 
-def profile_report(outcome: ProfileOutcome, keep: float) -> ProfileReport:
+def profile_report(
+    outcome: ProfileOutcome, keep: float, labels: tuple[int, ...] = ()
+) -> ProfileReport:
     """The report of one profile."""
     by_recipe = {one.recipe: one.judgement.candidate for one in outcome.tried}
     chosen = outcome.chosen.candidate if outcome.chosen else None
@@ -65,8 +86,16 @@ def profile_report(outcome: ProfileOutcome, keep: float) -> ProfileReport:
         chosen=chosen.sha256 if chosen else None,
         front=tuple(one.sha256 for one in found if one is not None),
         text=outcome.text,
+        by_bench=outcome.by_bench.name if outcome.by_bench else "",
+        labels=labels,
+        sensitivity={name: _error(db) for name, db in outcome.sensitivity_db.items()},
         keep=keep,
     )
+
+
+def _error(decibels: float) -> float:
+    """The error over the signal, as amplitudes; at most 10."""
+    return float(min(10.0, 10 ** (-decibels / 20)))
 
 
 def _facts(making: Making) -> Mapping[str, str]:

@@ -3,12 +3,13 @@
 Pure: measurements in, judgements out. ``docs/optimize-proof.md`` has the rules in plain words.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from msgspec.structs import replace
 
-from edgefleet.base.errors import InternalError
+from edgefleet.base.errors import EdgefleetError, InternalError
 from edgefleet.optimize.accuracy import AccuracyVerdict, judge_accuracy
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Measurement
@@ -18,6 +19,9 @@ SIZE_MARGIN: Final = 1.02  # times: a smaller difference of sizes is none
 SPEED_MARGIN: Final = 1.05  # times, by p50 and by p10: a smaller one of latencies is noise
 SAME_SIZE: Final = 1.05  # times: candidates that are of one size
 CLEARLY_FASTER: Final = 1.2  # times, by p50 and by p10, of one candidate over another
+_UNMEASURED: Final[Mapping[str, Refusal]] = MappingProxyType(
+    {"training_missing": Refusal.NOT_TRAINED, "operators_unmapped": Refusal.NOT_MAPPED}
+)
 _LEAST_S: Final = 1e-9
 _MIB: Final = 1 << 20
 
@@ -40,9 +44,9 @@ def judge(baseline: Measurement, candidate: Measurement, budget: Budget) -> Judg
         candidate=candidate,
         accuracy=accuracy.proof,
         smaller=max(1, baseline.size_bytes) / max(1, candidate.size_bytes),
-        faster=_ratios(baseline, candidate)[0],
+        faster=_ratios(baseline, candidate)[0] if budget.judges_speed else 1.0,
         refused=refused,
-        text=text or f"{accuracy.text} {_gains(baseline, candidate)}",
+        text=text or f"{accuracy.text} {_gains(baseline, candidate, budget)}",
     )
 
 
@@ -63,19 +67,21 @@ def judge_all(
         else judge(baseline, one, budget)
         for one in measured
     ]
+    if not budget.judges_speed:
+        return tuple(alone)
     good = [one.candidate for one in alone if one.refused is None and one.candidate is not None]
     return tuple(_against_others(baseline, one, good) for one in alone)
 
 
-def not_built(detail: str) -> Judgement:
-    """The verdict on a candidate that a tool could not make. ``detail`` has the tool's words."""
+def not_measured(error: EdgefleetError) -> Judgement:
+    """The verdict on a candidate that could not be made, or not run."""
     return Judgement(
         candidate=None,
         accuracy=None,
         smaller=0.0,
         faster=0.0,
-        refused=Refusal.NOT_BUILT,
-        text=detail,
+        refused=_UNMEASURED.get(error.code, Refusal.NOT_BUILT),
+        text=error.message,
     )
 
 
@@ -98,38 +104,37 @@ def _first_refusal(
         )
     if accuracy.refused is not None:
         return accuracy.refused, accuracy.text
-    if latency is not None and took > latency:
+    if budget.judges_speed and latency is not None and took > latency:
         return Refusal.OVER_LATENCY, (
             f"A batch of {candidate.batch} takes {_ms(took)} (p50); {_ms(latency)} are allowed."
         )
-    if max(p50, p10) * SPEED_MARGIN < 1:
+    if budget.judges_speed and max(p50, p10) * SPEED_MARGIN < 1:
         return Refusal.SLOWER, (
             f"A batch of {candidate.batch} takes {_ms(took)} (p50), on the baseline "
             f"{_ms(baseline.latency.p50_s)}: {p50:.2f} times the speed (p10: {p10:.2f} times)."
         )
-    if not _is_better(baseline, candidate):
-        return Refusal.NOT_BETTER, (
-            f"It is neither smaller nor faster: {_gains(baseline, candidate)}"
-        )
+    if not _is_better(baseline, candidate, budget):
+        wanted = "neither smaller nor faster" if budget.judges_speed else "not smaller"
+        return Refusal.NOT_BETTER, f"It is {wanted}: {_gains(baseline, candidate, budget)}"
     return None, ""
 
 
-def _is_better(baseline: Measurement, candidate: Measurement) -> bool:
+def _is_better(baseline: Measurement, candidate: Measurement, budget: Budget) -> bool:
     return (
         baseline.size_bytes >= candidate.size_bytes * SIZE_MARGIN
         or baseline.compressed_bytes >= candidate.compressed_bytes * SIZE_MARGIN
-        or _is_faster(baseline, candidate, SPEED_MARGIN)
+        or (budget.judges_speed and _is_faster(baseline, candidate, SPEED_MARGIN))
     )
 
 
-def _gains(baseline: Measurement, candidate: Measurement) -> str:
+def _gains(baseline: Measurement, candidate: Measurement, budget: Budget) -> str:
     p50, p10 = _ratios(baseline, candidate)
     smaller = max(1, baseline.size_bytes) / max(1, candidate.size_bytes)
     transfer = max(1, baseline.compressed_bytes) / max(1, candidate.compressed_bytes)
-    return (
-        f"{smaller:.2f} times smaller ({transfer:.2f} times as a transfer), {p50:.2f} times the "
-        f"speed (p10: {p10:.2f} times)."
-    )
+    size = f"{smaller:.2f} times smaller ({transfer:.2f} times as a transfer)"
+    if not budget.judges_speed:
+        return f"{size}. Its speed on the profile's hardware was not measured."
+    return f"{size}, {p50:.2f} times the speed (p10: {p10:.2f} times)."
 
 
 def _against_others(

@@ -10,6 +10,8 @@ class Refusal(StrEnum):
     """Why a candidate is refused. The first that holds, in this order."""
 
     NOT_BUILT = "not_built"  # the tool failed; the detail has its words
+    NOT_TRAINED = "not_trained"  # the recipe changes weights, and there is no training function
+    NOT_MAPPED = "not_mapped"  # no operator runs on the accelerator of the profile
     IDENTICAL = "identical"  # the same bytes as another candidate
     OVER_MEMORY = "over_memory"
     OVER_SIZE = "over_size"
@@ -39,6 +41,16 @@ class AccuracyProof(Wire, frozen=True, kw_only=True):
     smallest_loss: float  # the smallest loss that the data could have shown
 
 
+class FieldGain(Wire, frozen=True, kw_only=True):
+    """The recipe in the fleet, with a release before. ``faster`` replaces that of the bench."""
+
+    release: str
+    requests: int
+    devices: int  # at least
+    latency_us_p50: int
+    faster: float
+
+
 class Judgement(Wire, frozen=True, kw_only=True):
     """The verdict on one candidate. ``refused`` is None if it qualifies. ``text`` is a sentence."""
 
@@ -48,3 +60,4 @@ class Judgement(Wire, frozen=True, kw_only=True):
     faster: float  # times, by p50
     refused: Refusal | None
     text: str
+    in_field: FieldGain | None = None  # None: the fleet has not measured the recipe

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
+from edgefleet.optimize.onnx_steps.weights import channel_axis, levels_of, on_grid
 from edgefleet.optimize.recipe import StaticInt8
 from edgefleet.optimize.samples import Array
 
@@ -31,17 +32,17 @@ _CASES: Final = 64  # of the calibration and of the evaluation data
 _BATCH: Final = 16
 _PERFECT_DB: Final = 200.0
 _LEVELS: Final = {"uint8": 255, "int8": 254, "int16": 65_534}
-_WEIGHT_LEVELS: Final = 127
 
 
 def worst_first(
     model: Path, step: StaticInt8, calibration: CalibrationData, evaluation: EvaluationData
-) -> tuple[str, ...]:
-    """The names of the nodes, the most sensitive first. A node without a name is left out.
+) -> dict[str, float]:
+    """``sensitivity``, the most sensitive node first. A node without a name is left out.
 
     Takes a run of the model over 64 cases for each node.
     """
-    return in_order(sensitivity(model, step, calibration, evaluation))
+    found = sensitivity(model, step, calibration, evaluation)
+    return {name: found[name] for name in in_order(found)}
 
 
 def in_order(quality_db: Mapping[str, float]) -> tuple[str, ...]:
@@ -100,15 +101,6 @@ def sqnr_db(clean: Array, noisy: Array) -> float:
     if power == 0.0:
         return float("-inf")
     return min(_PERFECT_DB, 10 * float(np.log10(power / lost)))
-
-
-def quantised_weight(weight: Array, axis: int | None) -> Array:
-    """The weight as signed 8-bit integers would hold it, one scale for each index of ``axis``."""
-    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
-    top = np.max(np.abs(weight), axis=others, keepdims=True)
-    scale = np.where(top == 0, 1, top / _WEIGHT_LEVELS)
-    made: Array = (np.round(weight / scale) * scale).astype(weight.dtype)
-    return made
 
 
 def _first(inputs: Arrays) -> dict[str, Array]:
@@ -193,8 +185,8 @@ def _alone(
             value = onnx.numpy_helper.to_array(weights[name])
             if value.ndim < 2:
                 continue  # a bias, which stays exact in 32 bits
-            axis = _channel_axis(node, value.ndim) if step.per_channel else None
-            _add(graph, f"{name}/8bit/{at}", quantised_weight(value, axis))
+            axis = channel_axis(node, value.ndim) if step.per_channel else None
+            _add(graph, f"{name}/8bit/{at}", on_grid(value, axis, levels_of(step)))
             graph.node[at].input[slot] = f"{name}/8bit/{at}"
         elif name in ranges:
             made = f"{name}/8bit/{at}/{slot}"
@@ -229,15 +221,6 @@ def _on_grid(
         last = made if number == len(chain) - 1 else f"{made}/{number}"
         nodes.append(helper.make_node(kind, given, [last]))
     return nodes
-
-
-def _channel_axis(node: NodeProto, axes: int) -> int:
-    """The axis of the output channels of a weight."""
-    if node.op_type == "MatMul":
-        return axes - 1
-    if node.op_type == "Gemm":
-        return 0 if any(one.name == "transB" and one.i for one in node.attribute) else 1
-    return 1 if node.op_type == "ConvTranspose" else 0
 
 
 def _add(graph: GraphProto, name: str, value: Array) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgefleet.optimize.array_files import read_arrays
 from edgefleet.optimize.child import serve_child
-from edgefleet.optimize.measurement import Latency
+from edgefleet.optimize.measurement import SPREAD, Latency
 from edgefleet.optimize.run_process import rows_of
 from edgefleet.protocol.release import Variant
 from edgefleet.protocol.wire import Wire
@@ -27,7 +27,10 @@ _BATCHES: Final = 4  # different ones: some models take longer on some inputs
 
 
 class LatencyRequest(Wire, frozen=True, kw_only=True):
-    """Candidates and their files. At most ``runs`` rounds, and about ``seconds``, but ``least``."""
+    """Candidates and their files. At most ``runs`` rounds, and about ``seconds``, but ``least``.
+
+    ``keep_rounds``: the answer has the time of each run.
+    """
 
     variants: tuple[Variant, ...]
     models: tuple[str, ...]
@@ -36,12 +39,14 @@ class LatencyRequest(Wire, frozen=True, kw_only=True):
     runs: int
     least: int
     seconds: float
+    keep_rounds: bool = False
 
 
 class LatencyAnswer(Wire, frozen=True, kw_only=True):
-    """In the order of the request."""
+    """In the order of the request. ``rounds_ns``: the runs of each candidate, round by round."""
 
     latencies: tuple[Latency, ...]
+    rounds_ns: tuple[tuple[int, ...], ...] = ()
 
 
 def measure(request: LatencyRequest) -> LatencyAnswer:
@@ -73,7 +78,10 @@ def measure(request: LatencyRequest) -> LatencyAnswer:
             began = time.perf_counter_ns()
             models[place].run(given, names[place])
             took[place].append(time.perf_counter_ns() - began)
-    return LatencyAnswer(latencies=tuple(map(_latency, took)))
+    return LatencyAnswer(
+        latencies=tuple(map(_latency, took)),
+        rounds_ns=tuple(map(tuple, took)) if request.keep_rounds else (),
+    )
 
 
 def _load(variant: Variant, path: str, threads: int) -> LoadedModel:
@@ -84,8 +92,10 @@ def _load(variant: Variant, path: str, threads: int) -> LoadedModel:
 
 
 def _latency(took_ns: list[int]) -> Latency:
-    p10, p50 = np.percentile(np.array(took_ns, np.float64), (10, 50)) / 1e9
-    return Latency(p50_s=float(p50), p10_s=float(p10), runs=len(took_ns))
+    took = np.array(took_ns, np.float64) / 1e9
+    p10, p50 = np.percentile(took, (10, 50))
+    spread = tuple(np.quantile(took, SPREAD).tolist())
+    return Latency(p50_s=float(p50), p10_s=float(p10), runs=len(took_ns), spread_s=spread)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,6 @@ from edgefleet.protocol.lineage import (
     BuildDefinition,
     Builder,
     BuildMetadata,
-    Digests,
     Evaluation,
     Provenance,
     Resource,
@@ -31,7 +30,7 @@ from edgefleet.protocol.wire import encode
 
 LINEAGE_FILE: Final = "lineage.json"
 _TOOLS: Final = ("edgefleet", "onnx", "onnxruntime", "numpy", "onnxslim", "ai-edge-litert",
-                 "ai-edge-quantizer", "skl2onnx")  # fmt: skip
+                 "ai-edge-quantizer", "skl2onnx", "pillow")  # fmt: skip
 _SINGLE_CASES: Final = ("cases", "resampled")  # they say much of the data, and are long
 
 
@@ -50,8 +49,10 @@ class MadeVariant:
 class Making:
     """Sources, data, tools and machine of the variants. Times in seconds since 1970.
 
-    ``data`` are the digests of data sets by purpose, such as ``calibration``. ``tools`` and
+    ``data`` are the digests of data sets by purpose, such as ``calibration``, and ``data_facts``
+    say how they were made, such as the preprocessing of images. ``tools`` and
     ``machine`` are ``tool_versions()`` and ``machine_facts()`` of the machine that made them.
+    ``wishes`` are further parameters that the publisher gave, such as the metric.
     """
 
     model: str
@@ -62,6 +63,8 @@ class Making:
     machine: Mapping[str, object]
     started_at: float
     finished_at: float
+    data_facts: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    wishes: Mapping[str, object] = field(default_factory=dict)
 
 
 def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
@@ -71,7 +74,7 @@ def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
     name = f"{BUILD_TYPE}/{making.model}/{making.release}/{making.source.sha256}/{started}"
     return Statement(
         subject=tuple(
-            Resource(name=file, digest=Digests(sha256=digest)) for file, digest in files.items()
+            Resource(name=file, digest={"sha256": digest}) for file, digest in files.items()
         ),
         predicate=Provenance(
             build_definition=BuildDefinition(
@@ -79,9 +82,13 @@ def lineage(made: Sequence[MadeVariant], making: Making) -> Statement:
                 external_parameters={
                     "model": making.model,
                     "release": making.release,
+                    "profiles": [one.profile for one in made],
+                    **making.wishes,
+                },
+                internal_parameters={
+                    "machine": dict(making.machine),
                     "recipes": {one.profile: one.recipe.name for one in made},
                 },
-                internal_parameters={"machine": dict(making.machine)},
                 resolved_dependencies=tuple(_dependencies(making)),
             ),
             run_details=RunDetails(
@@ -118,16 +125,20 @@ def _dependencies(making: Making) -> list[Resource]:
     found = [
         Resource(
             name="source model",
-            digest=Digests(sha256=source.sha256),
+            digest={"sha256": source.sha256},
             annotations=dict(source.lineage),
         )
     ]
     found += [
-        Resource(name=f"parent {number}", digest=Digests(sha256=digest))
+        Resource(name=f"parent {number}", digest={"sha256": digest})
         for number, digest in enumerate(source.parents, 1)
     ]
     found += [
-        Resource(name=f"{purpose} data", digest=Digests(sha256=digest))
+        Resource(
+            name=f"{purpose} data",
+            digest={"sha256": digest},
+            annotations=making.data_facts.get(purpose, {}),
+        )
         for purpose, digest in sorted(making.data.items())
     ]
     return found

@@ -1,16 +1,25 @@
 """Measurements of one candidate, as the artifact that will ship, in its own runtime."""
 
+from typing import Final
+
 from edgefleet.optimize.recipe import Recipe
 from edgefleet.protocol.device import Digest
 from edgefleet.protocol.wire import Wire
 
+SPREAD: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""The shares of ``Latency.spread_s``."""
+
 
 class Latency(Wire, frozen=True, kw_only=True):
-    """Seconds of a run at the profile's batch, over ``runs`` interleaved with other candidates."""
+    """Seconds of a run at the profile's batch, over ``runs`` interleaved with other candidates.
+
+    ``spread_s`` are the quantiles at ``SPREAD``. Empty for measurements of before.
+    """
 
     p50_s: float
     p10_s: float
     runs: int
+    spread_s: tuple[float, ...] = ()
 
 
 class Resampled(Wire, frozen=True, kw_only=True):
@@ -44,9 +53,14 @@ class Measurement(Wire, frozen=True, kw_only=True):
 
 
 class Budget(Wire, frozen=True, kw_only=True):
-    """The most that a variant may cost on its profile. None: no limit."""
+    """The most that a variant may cost on its profile. None: no limit.
+
+    Without ``judges_speed`` latencies decide nothing: they were measured on other hardware than
+    that of the profile.
+    """
 
     keep: float = 0.99  # least share of the baseline's metric
     memory_bytes: int | None = None
     latency_s: float | None = None
     size_bytes: int | None = None
+    judges_speed: bool = True

@@ -103,11 +103,14 @@ class Measurer:
 
         def fill(folder: Path) -> None:
             answer = run_child(_LATENCY, request, LatencyAnswer, limits, what="Measuring latency")
-            rows = [[one.p50_s, one.p10_s, one.runs] for one in answer.latencies]
+            rows = [[one.p50_s, one.p10_s, one.runs, *one.spread_s] for one in answer.latencies]
             (folder / "latencies.json").write_text(json.dumps(rows))
 
         rows = json.loads((self.cache.entry(key, fill) / "latencies.json").read_text())
-        return tuple(Latency(p50_s=p50, p10_s=p10, runs=runs) for p50, p10, runs in rows)
+        return tuple(
+            Latency(p50_s=p50, p10_s=p10, runs=runs, spread_s=tuple(spread))
+            for p50, p10, runs, *spread in rows
+        )
 
     def variant(self, built: Built) -> Variant:
         """The candidate as the entry of a manifest."""

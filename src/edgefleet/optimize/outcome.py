@@ -1,5 +1,7 @@
 """The outcome of optimising: what was tried on each profile, and what was chosen."""
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from edgefleet.optimize.judgement import Judgement
@@ -19,7 +21,9 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
     """The search on one profile, in one runtime.
 
     ``skipped`` were not tried, as the time was over. ``front`` is the Pareto front of those that
-    qualify. ``chosen`` is None if none does; ``text`` then says why.
+    qualify. ``chosen`` is None if none does; ``text`` then says why. ``by_bench`` would be
+    chosen without the figures of the fleet; None: the same. ``sensitivity_db`` is that of
+    the ladder by node, the most sensitive first; empty if no layers had to be ranked.
     """
 
     profile: str
@@ -29,19 +33,25 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
     front: tuple[Recipe, ...]
     chosen: Judgement | None
     text: str
+    by_bench: Recipe | None = None
+    sensitivity_db: Mapping[str, float] = {}
 
 
 class Outcome(Wire, frozen=True, kw_only=True):
-    """The outcome on all profiles. ``folder`` is the release folder; None: no variant qualifies."""
+    """The outcome on all profiles. ``folder`` is the release folder; None: no variant qualifies.
+
+    ``labels`` are the classes of the evaluation cases, where they have one.
+    """
 
     model: str
     release: str
     folder: str | None
     profiles: tuple[ProfileOutcome, ...]
+    labels: tuple[int, ...] = ()
 
     def without_cases(self) -> "Outcome":
         """The outcome without the scores of single cases, which are long."""
-        return replace(self, profiles=tuple(map(_without_cases, self.profiles)))
+        return replace(self, profiles=tuple(map(_without_cases, self.profiles)), labels=())
 
     @property
     def qualified(self) -> bool:

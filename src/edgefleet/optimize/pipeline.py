@@ -1,6 +1,7 @@
 """Optimises a model for profiles: reads the data, searches each profile, writes the release."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import ValidationError, convert
+from msgspec.structs import replace
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.array_files import arrays_digest, write_arrays
@@ -16,10 +18,14 @@ from edgefleet.optimize.building import Builder, Built
 from edgefleet.optimize.cache import Cache, default_folder
 from edgefleet.optimize.candidates import recipes_for
 from edgefleet.optimize.child import ChildLimits, free_limits
-from edgefleet.optimize.data_files import read_calibration, read_evaluation
+from edgefleet.optimize.conversion.source import with_tflite
+from edgefleet.optimize.data_checks import check_alike
+from edgefleet.optimize.data_files import Data, DataReader
 from edgefleet.optimize.evaluation_data import Arrays, CalibrationData, EvaluationData
-from edgefleet.optimize.evidence import write_evidence
-from edgefleet.optimize.inputs.mlflow_folder import is_mlflow, read_mlflow
+from edgefleet.optimize.evidence import whole_report, write_evidence
+from edgefleet.optimize.in_field import read_field
+from edgefleet.optimize.inputs.conversion import Converter
+from edgefleet.optimize.inputs.read_models import ModelReader
 from edgefleet.optimize.ladder import worst_first
 from edgefleet.optimize.limits import CHILD_TIME_S, LATENCY_S
 from edgefleet.optimize.lineage import Making, tool_versions
@@ -31,15 +37,18 @@ from edgefleet.optimize.metrics.score import Metric, Score
 from edgefleet.optimize.new_release import Draft, Runner, Wanted, draft_of, truth_of
 from edgefleet.optimize.optimized_release import Chosen, check_free, write_release
 from edgefleet.optimize.outcome import Outcome, ProfileOutcome
-from edgefleet.optimize.profiles import PROFILES, Profile
+from edgefleet.optimize.preprocessing import Preprocessing
+from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, StaticInt8
 from edgefleet.optimize.release_folder import build_release
+from edgefleet.optimize.report.page import write_report
 from edgefleet.optimize.samples import Samples
 from edgefleet.optimize.search import Plan, Progress, WorstFirst, search, with_other_activations
-from edgefleet.optimize.source import by_runtime, operators_of, read_source
+from edgefleet.optimize.source import by_runtime, operators_of
 from edgefleet.optimize.source_model import SourceModel, Trainer
-from edgefleet.optimize.techniques import measured_runtime
+from edgefleet.optimize.targets import check_mapped, judges_speed, named_profiles, runtime_of
 from edgefleet.protocol.comparisons import MeanIou, MeanPrecision
+from edgefleet.protocol.field_figures import FieldVariant
 
 _MIB: Final = 1 << 20
 _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
@@ -49,10 +58,10 @@ _LATENCY_SHARE: Final = 0.2  # of the time budget, at most
 class Request:
     """The wishes of a publisher: the arguments of ``edgefleet.optimize.optimize``."""
 
-    models: Sequence[Path]
+    models: Sequence[Path | str | SourceModel]
     profiles: Sequence[str]
-    calibration: Path
-    evaluate: Path
+    calibration: Data
+    evaluate: Data
     wanted: Wanted
     out: Path
     runner: Runner
@@ -64,6 +73,13 @@ class Request:
     metric: str | Callable[[Arrays, Arrays], object] = ""
     trainer: Trainer | None = None
     recipes: Sequence[Recipe] = ()
+    images: Preprocessing | None = None  # of folders of images
+    tracking_uri: str = ""  # of the MLflow server
+    converter_python: Path = Path(sys.executable)
+    field: Path | None = None  # figures from the fleet, see ``in_field``
+    report: Path | None = None  # where report.html is written, too
+    students: Sequence[str] = ()  # of distillation, instead of those of the table
+    own_profiles: Path | None = None  # a folder or a file of profiles, beside the user's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,8 @@ class _Bench:
         return self.builder.build(recipe, limits)
 
     def run(self, built: Built, limits: ChildLimits) -> RunFacts:
+        if built.recipe.steps:
+            check_mapped(self.measurer.profile, built.path)
         return self.measurer.run(built, limits)
 
     def shipped(self, recipe: Recipe, limits: ChildLimits) -> Chosen:
@@ -103,69 +121,115 @@ def run(request: Request, progress: Progress = lambda _line: None) -> Outcome:
     ``evaluation_invalid``, ``release_file_invalid``; the errors of running the unchanged model.
     """
     check_free(request.out)
+    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
+        return _run(request, Path(name), progress)
+
+
+def _run(request: Request, work: Path, progress: Progress) -> Outcome:
+    """Optimise. ``work`` is an empty folder."""
     started_at = time.time()
-    profiles = [_profile(name) for name in request.profiles]
-    sources = by_runtime(list(map(_source, request.models)))
+    profiles = named_profiles(request.profiles, request.own_profiles)
+    cache = Cache(request.cache_dir or default_folder())
+    given = _given(request, cache, work)
+    sources, calibration, samples = given.sources, given.calibration, given.samples
     first = next(iter(sources.values()))
-    calibration = read_calibration(request.calibration, first.facts)
-    samples = read_evaluation(request.evaluate, first.facts)
     draft = draft_of(first.facts, samples, request.wanted)
     truth = {name.removeprefix("truth."): one for name, one in truth_of(draft, samples).items()}
     data = EvaluationData(draft.task, samples.inputs, truth)
     metric = _metric(draft, request)
     earlier = _earlier(request.baseline)
+    in_field = read_field(request.field, request.wanted.model) if request.field else {}
     end = time.monotonic() + request.time_s
-    cache = Cache(request.cache_dir or default_folder())
-    with tempfile.TemporaryDirectory(prefix="edgefleet-optimize-") as name:
-        work = Path(name)
-        write_arrays(work / "calibration", calibration.inputs)
-        write_arrays(work / "evaluation", data.inputs)
-        builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
-        digest = arrays_digest(data.inputs)
-        outcomes: list[ProfileOutcome] = []
-        chosen: list[Chosen] = []
-        unchanged: Chosen | None = None
-        for place, profile in enumerate(profiles):
-            runtime = _runtime(profile, sources)
-            measurer = Measurer(
-                cache, profile, work / "evaluation", digest, _threads(request, profile),
-                earlier.get(profile.name),
-            )  # fmt: skip
-            bench = _Bench(builder, measurer, data, metric)
-            left = (end - time.monotonic()) / (len(profiles) - place)
-            plan = _plan(request, profile, runtime, sources, left_s=left, data=(calibration, data))
-            outcome = search(plan, bench, progress)
-            outcomes.append(outcome)
-            progress(outcome.text)
-            limits = bench.limits(CHILD_TIME_S)
-            unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
-            if outcome.chosen is not None and outcome.chosen.candidate is not None:
-                chosen.append(bench.shipped(outcome.chosen.candidate.recipe, limits))
-        folder = _release(request, draft, samples, unchanged, chosen)
+    write_arrays(work / "calibration", calibration.inputs)
+    write_arrays(work / "evaluation", data.inputs)
+    sources = with_tflite(sources, profiles, cache, work / "calibration", progress)
+    runtimes = [runtime_of(profile, list(sources)) for profile in profiles]
+    builder = Builder(cache, sources, calibration, work / "calibration", request.trainer)
+    digest = arrays_digest(data.inputs)
+    outcomes: list[ProfileOutcome] = []
+    chosen: list[Chosen] = []
+    unchanged: Chosen | None = None
+    for place, (profile, runtime) in enumerate(zip(profiles, runtimes, strict=True)):
+        measurer = Measurer(
+            cache, profile, work / "evaluation", digest, _threads(request, profile),
+            earlier.get(profile.name),
+        )  # fmt: skip
+        bench = _Bench(builder, measurer, data, metric)
+        left = (end - time.monotonic()) / (len(profiles) - place)
+        plan = _plan(
+            request, profile, runtime, sources, left_s=left, data=(calibration, data),
+            in_field=in_field.get(profile.name, ()),
+        )  # fmt: skip
+        outcome = search(plan, bench, progress)
+        limits = bench.limits(CHILD_TIME_S)
+        unchanged = unchanged or bench.shipped(outcome.baseline.recipe, limits)
+        if outcome.chosen is not None and outcome.chosen.candidate is not None:
+            shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
+            mapped = check_mapped(profile, shipped.built.path)
+            outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
+            chosen.append(shipped)
+        outcomes.append(outcome)
+        progress(outcome.text)
+    folder = _release(request, draft, samples, unchanged, chosen)
+    digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
+    making = _making(request, first, digests, given.data_facts, started_at)
+    labels, keep = _labels(data), request.budget.keep
     if folder is not None:
-        digests = {"calibration": arrays_digest(calibration.inputs), "evaluation": digest}
-        making = _making(request, first, digests, started_at)
-        write_evidence(request.out, making, outcomes, metric.name, request.budget.keep)
+        write_evidence(request.out, making, outcomes, metric.name, keep, labels=labels)
+    if request.report is not None:
+        write_report(request.report, whole_report(making, outcomes, metric.name, keep, labels))
     return Outcome(
         model=request.wanted.model,
         release=request.wanted.release,
         folder=folder,
         profiles=tuple(outcomes),
+        labels=labels,
     )
 
 
-def _source(path: Path) -> SourceModel:
-    return read_mlflow(path) if is_mlflow(path) else read_source(path)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The models and the data of the publisher, read and checked."""
+
+    sources: Mapping[str, SourceModel]
+    calibration: CalibrationData
+    samples: Samples
+    data_facts: Mapping[str, Mapping[str, object]]
+
+
+def _given(request: Request, cache: Cache, work: Path) -> _Given:
+    """Read models and data. ``work`` gets what is fetched and prepared."""
+    fetched = work / "models"
+    fetched.mkdir()
+    converter = Converter(cache, request.converter_python)
+    reader = ModelReader(fetched, converter, request.tracking_uri)
+    sources = by_runtime(reader.read(request.models))
+    data = DataReader(next(iter(sources.values())).facts, work, request.images)
+    calibration = data.calibration(request.calibration)
+    samples = data.evaluation(request.evaluate)
+    check_alike(calibration.inputs, samples.inputs)
+    return _Given(sources, calibration, samples, data.facts)
+
+
+def _labels(data: EvaluationData) -> tuple[int, ...]:
+    """The class of each case. Empty where cases have no class."""
+    found = data.truth.get("label")
+    return () if found is None else tuple(int(one) for one in found)
 
 
 def _making(
-    request: Request, source: SourceModel, digests: Mapping[str, str], started_at: float
+    request: Request,
+    source: SourceModel,
+    digests: Mapping[str, str],
+    data_facts: Mapping[str, Mapping[str, object]],
+    started_at: float,
 ) -> Making:
     return Making(
         model=request.wanted.model,
         release=request.wanted.release,
         source=source,
         data=digests,
+        data_facts=data_facts,
         tools=tool_versions(),
         machine=machine_facts(),
         started_at=started_at,
@@ -194,10 +258,17 @@ def _plan(
     *,
     left_s: float,
     data: tuple[CalibrationData, EvaluationData],
+    in_field: Sequence[FieldVariant],
 ) -> Plan:
     source = sources[runtime]
     recipes: Sequence[Recipe] = tuple(
-        recipes_for(profile, runtime, operators_of(source), has_trainer=request.trainer is not None)
+        recipes_for(
+            profile,
+            runtime,
+            operators_of(source),
+            has_trainer=request.trainer is not None,
+            students=request.students,
+        )
     )
     if request.recipes:
         recipes = (recipes[0], *(one for one in request.recipes if one.runtime == runtime))
@@ -208,6 +279,7 @@ def _plan(
         memory_bytes=request.budget.memory_bytes or profile.memory_limit_mib * _MIB,
         latency_s=request.budget.latency_s,
         size_bytes=request.budget.size_bytes,
+        judges_speed=judges_speed(profile, runtime),
     )
     latency_s = min(LATENCY_S, _LATENCY_SHARE * request.time_s)
     return Plan(
@@ -217,6 +289,7 @@ def _plan(
         end=time.monotonic() + left_s - latency_s,
         worst_first=_worst_first(*data) if runtime == "onnx" else None,
         latency_s=latency_s,
+        field=in_field,
     )
 
 
@@ -239,7 +312,7 @@ def _metric(draft: Draft, request: Request) -> Metric:
 
 
 def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> WorstFirst:
-    def ordered(model: Path, step: StaticInt8) -> Sequence[str]:
+    def ordered(model: Path, step: StaticInt8) -> Mapping[str, float]:
         return worst_first(model, step, calibration, evaluation)
 
     return ordered
@@ -248,23 +321,6 @@ def _worst_first(calibration: CalibrationData, evaluation: EvaluationData) -> Wo
 def _threads(request: Request, profile: Profile) -> int:
     """The threads of a run: as wished, else those of the profile that this machine has."""
     return request.threads or min(profile.threads, len(os.sched_getaffinity(0)))
-
-
-def _profile(name: str) -> Profile:
-    if (found := PROFILES.get(name)) is None:
-        raise PublisherError(
-            "release_file_invalid",
-            f"Profile {name!r} is not built in.",
-            field="profile",
-            hint=f"Name one of {', '.join(PROFILES)}.",
-        )
-    return found
-
-
-def _runtime(profile: Profile, sources: Mapping[str, SourceModel]) -> str:
-    """The runtime of the profile's candidates: its own if there is a source for it."""
-    wanted = measured_runtime(profile.runtime)
-    return wanted if wanted in sources else next(iter(sources))
 
 
 def _earlier(folder: Path | None) -> dict[str, Path]:

@@ -20,12 +20,17 @@ class StaticInt8(Wire, frozen=True, kw_only=True, tag_field="step", tag="static_
     """Weights and activations as 8-bit integers, with ranges from calibration data.
 
     ``keep_float`` names the nodes (ONNX) or the operators (TFLite) that stay in float.
+    ``weight_bits`` (ONNX): 7 bits are exact on x86 CPUs without VNNI, where ONNX Runtime adds two
+    products of 8 bits in 16 bits and saturates. ``correct_bias`` (ONNX): the biases take back the
+    mean error of the rounded weights.
     """
 
     activations: Literal["uint8", "int8", "int16"] = "uint8"
     calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
     per_channel: bool = True
     integer_io: bool = False  # inputs and outputs are int8, too
+    weight_bits: Literal[7, 8] = 8
+    correct_bias: bool = True
     keep_float: tuple[str, ...] = ()
 
 
@@ -48,6 +53,10 @@ class Half(Wire, frozen=True, kw_only=True, tag_field="step", tag="fp16"):
 
 class Simplify(Wire, frozen=True, kw_only=True, tag_field="step", tag="simplify"):
     """Constant folding and the removal of nodes without effect."""
+
+
+class FixBatch(Wire, frozen=True, kw_only=True, tag_field="step", tag="fix_batch"):
+    """A batch of one instead of an open one, as the Edge TPU needs it. TFLite only."""
 
 
 class Prune(Wire, frozen=True, kw_only=True, tag_field="step", tag="prune"):
@@ -74,7 +83,7 @@ class Distil(Wire, frozen=True, kw_only=True, tag_field="step", tag="distil"):
     hard_share: Annotated[float, Meta(ge=0, le=1)] = 0.3
 
 
-Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | Prune | Distil
+Step = StaticInt8 | DynamicInt8 | WeightInt8 | Half | Simplify | FixBatch | Prune | Distil
 
 
 def _text(step: Step) -> str:
@@ -89,6 +98,8 @@ def _text(step: Step) -> str:
                 words.append(info.name if value else f"no {info.name}")
             case tuple() if info.name == "keep_float":
                 words.append(f"{len(value)} in float")
+            case int() if info.name == "weight_bits":
+                words.append(f"{value}-bit weights")
             case tuple():
                 words.append(",".join(value))
             case _:

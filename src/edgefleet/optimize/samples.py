@@ -44,7 +44,14 @@ def read_samples(
     ``most_bytes`` is the limit of the file and of its arrays. None: the limits of a golden set.
     """
     limits = {} if most_bytes is None else {"most_bytes": most_bytes, "unpacked_bytes": most_bytes}
-    arrays = read_npz(path, **limits)
+    return samples_of(read_npz(path, **limits), facts, cases)
+
+
+def samples_of(arrays: dict[str, Array], facts: ModelFacts, cases: int) -> Samples:
+    """At most ``cases`` samples from named arrays, which are taken out of ``arrays``.
+
+    Raises PublisherError ``golden_mismatch``.
+    """
     truth_name = next((name for name in _TRUTH if name in arrays), None)
     truth = arrays.pop(truth_name) if truth_name else None
     truths = {spec.name: arrays.pop(f"truth.{spec.name}") for spec in facts.outputs
@@ -70,6 +77,16 @@ def read_samples(
             if spec.name in outputs
         },
     )
+
+
+def named_inputs(path: Path, most_bytes: int) -> dict[str, Array]:
+    """The arrays of inputs by name, without a model that says which they are."""
+    arrays = read_npz(path, most_bytes=most_bytes, unpacked_bytes=most_bytes)
+    return {
+        name.removeprefix("input."): array
+        for name, array in arrays.items()
+        if name not in _TRUTH and not name.startswith(("truth.", "output."))
+    }
 
 
 def evenly(count: int, most: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ was. Latency is measured last, of all candidates together.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,7 +14,8 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.optimize.building import Built
 from edgefleet.optimize.candidates import other_activations, with_static
 from edgefleet.optimize.child import ChildLimits
-from edgefleet.optimize.judge import judge, judge_all, not_built
+from edgefleet.optimize.in_field import ranked_in_field
+from edgefleet.optimize.judge import judge, judge_all, not_measured
 from edgefleet.optimize.judgement import Judgement, Refusal
 from edgefleet.optimize.measurement import Budget, Latency, Measurement
 from edgefleet.optimize.measuring import RunFacts
@@ -23,12 +24,16 @@ from edgefleet.optimize.outcome import ProfileOutcome, Tried
 from edgefleet.optimize.pareto import best, pareto_front
 from edgefleet.optimize.profiles import Profile
 from edgefleet.optimize.recipe import Recipe, Simplify, StaticInt8
+from edgefleet.protocol.field_figures import FieldVariant
 
 Progress = Callable[[str], None]
 """Called with a line for people."""
 
-WorstFirst = Callable[[Path, StaticInt8], Sequence[str]]
-"""The nodes of a model, the one that suffers most from quantising first."""
+WorstFirst = Callable[[Path, StaticInt8], Mapping[str, float]]
+"""The nodes of a model, the one that suffers most from quantising first.
+
+The values are the ratio of signal to error of the outputs in decibels, if it alone is quantised.
+"""
 
 KEPT: Final = (1, 2, 4, 8)  # nodes in float, on the rungs of the ladder
 _UNKNOWN: Final = Latency(p50_s=1.0, p10_s=1.0, runs=0)  # until all were measured together
@@ -60,6 +65,7 @@ class Plan:
     worst_first: WorstFirst | None = None
     latency_s: float = 20.0
     clock: Callable[[], float] = time.monotonic
+    field: Sequence[FieldVariant] = ()  # the profile's figures from the fleet
 
 
 @dataclass(slots=True)
@@ -71,6 +77,7 @@ class _Found:
     failed: list[Tried] = field(default_factory=list)
     skipped: list[Recipe] = field(default_factory=list)
     bases: list[tuple[float, Recipe]] = field(default_factory=list)  # static, accuracy lost
+    sensitivity: Mapping[str, float] = field(default_factory=dict)  # decibels, by node
 
 
 def search(plan: Plan, bench: Bench, progress: Progress) -> ProfileOutcome:
@@ -99,8 +106,8 @@ def _try(plan: Plan, bench: Bench, progress: Progress, found: _Found, recipe: Re
     except EdgefleetError as error:
         if found.baseline is None:
             raise
-        found.failed.append(Tried(recipe=recipe, judgement=not_built(error.message)))
-        progress(f"{plan.profile.name}: {recipe.name} was not built: {error.message}")
+        found.failed.append(Tried(recipe=recipe, judgement=not_measured(error)))
+        progress(f"{plan.profile.name}: {recipe.name} is refused: {error.message}")
         return True
     found.runs.append((recipe, facts, scored))
     made = measurement(recipe, facts, scored, _UNKNOWN)
@@ -143,10 +150,10 @@ def _ladder(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Iter
         first = Recipe(runtime=base.runtime, steps=tuple(before))
         try:
             model = bench.build(first, bench.limits(plan.end - plan.clock())).path
-            names = plan.worst_first(model, step)
+            found.sensitivity = plan.worst_first(model, step)
         except EdgefleetError as error:
             progress(f"{plan.profile.name}: the layers cannot be ranked: {error.message}")
-            names = ()
+        names = tuple(found.sensitivity)
         for count in KEPT:
             if count < len(names):
                 yield with_static(base, keep_float=tuple(names[:count]))
@@ -162,7 +169,8 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         for (recipe, facts, scored), latency in zip(found.runs, latencies, strict=True)
     ]
     baseline, *candidates = measured
-    judgements = judge_all(baseline, candidates, plan.budget)
+    on_bench = judge_all(baseline, candidates, plan.budget)
+    judgements = ranked_in_field(baseline, on_bench, plan.field, plan.budget)
     tried = [
         Tried(recipe=one.recipe, judgement=judgement)
         for one, judgement in zip(candidates, judgements, strict=True)
@@ -177,6 +185,8 @@ def _judged(plan: Plan, bench: Bench, progress: Progress, found: _Found) -> Prof
         front=tuple(one.recipe for one in pareto_front(good)),
         chosen=chosen,
         text=_verdict(plan, chosen, [*tried, *found.failed], found.skipped),
+        by_bench=_by_bench(best(on_bench), chosen),
+        sensitivity_db=found.sensitivity,
     )
 
 
@@ -189,6 +199,14 @@ def _verdict(
     reasons = "; ".join(f"{one.recipe.name}: {one.judgement.text}" for one in tried)
     more = f" {len(skipped)} recipes were not tried: the time was over." if skipped else ""
     return f"No variant qualifies for {name}, because {reasons or 'no recipe fits it'}{more}"
+
+
+def _by_bench(on_bench: Judgement | None, chosen: Judgement | None) -> Recipe | None:
+    """The recipe that the bench alone would choose, if the figures of the fleet changed that."""
+    before, after = (one.candidate if one else None for one in (on_bench, chosen))
+    if before is None or (after is not None and after.sha256 == before.sha256):
+        return None
+    return before.recipe
 
 
 def measurement(recipe: Recipe, facts: RunFacts, scored: Score, latency: Latency) -> Measurement:

@@ -44,6 +44,6 @@ class Technique(Protocol):
 class Trainer(Protocol):
     """The publisher's training function, for steps that change the weights (Prune, Distil)."""
 
-    def train(self, step: Step, model: Path, made: Path) -> None:
+    def train(self, step: Step, model: Path, made: Path) -> object:
         """Make the trained ONNX file ``made``. Raises PublisherError ``step_failed``."""
         ...

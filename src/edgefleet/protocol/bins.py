@@ -1,5 +1,6 @@
 """The histogram bins of ``protocol.device.Sketches``, shared by agent and hub."""
 
+from functools import lru_cache
 from typing import Final
 
 LATENCY_BUCKETS: Final = 216  # the last bucket begins at 8.4 minutes
@@ -10,6 +11,7 @@ INPUT_BINS: Final = 16
 _STEPS: Final = 8  # buckets per octave: the relative error of a quantile is at most 1/8
 
 
+@lru_cache(maxsize=1024)
 def bucket(us: int) -> int:
     """The bucket of a duration in microseconds, from its highest four bits."""
     if us < _STEPS:

@@ -101,7 +101,8 @@ class Facts(Wire, frozen=True, kw_only=True):
     ``takes_labels`` is False from an agent that gives no labels to the serving process. ``labels``
     are all labels that the device gives itself, sorted. None: it keeps those that it reported last.
     ``disk_fault`` is the code of the error with which the device's last write ended, such as
-    ``disk_readonly``, see base.errors. Empty if it can write.
+    ``disk_readonly``, see base.errors. Empty if it can write. ``datatypes`` are those that the
+    agent knows in a manifest. Empty from an agent that knows no more than FIRST_DATATYPES.
     """
 
     profile: Name
@@ -118,6 +119,7 @@ class Facts(Wire, frozen=True, kw_only=True):
     takes_labels: bool = False
     labels: OwnLabels | None = None
     disk_fault: Annotated[str, Meta(max_length=32)] = ""
+    datatypes: Annotated[tuple[Annotated[str, Meta(max_length=16)], ...], Meta(max_length=64)] = ()
 
 
 class EnrolRequest(Wire, frozen=True, kw_only=True):
@@ -192,6 +194,7 @@ class Reason(StrEnum):
     """Why an attempt failed: stable codes."""
 
     SIGNATURE = "signature_invalid"
+    UNREADABLE = "manifest_unreadable"  # signed by a trusted key, of a version that it cannot read
     DIGEST = "digest_mismatch"
     NO_VARIANT = "no_variant"
     TOO_LARGE = "does_not_fit"

@@ -277,7 +277,11 @@ class RolloutHistory(Wire, frozen=True, kw_only=True):
 
 
 class AuditEntry(Wire, frozen=True, kw_only=True):
-    """One action. ``actor`` is ``operator``, ``gate`` or ``device/<name>``."""
+    """One action. ``actor`` is a user, ``operator``, ``gate`` or ``device/<name>``.
+
+    ``way`` is the actor's credential, such as ``token k3f9``, ``address`` its network address. Both
+    are empty for gates, and in entries of earlier versions.
+    """
 
     id: int
     at: float
@@ -285,6 +289,8 @@ class AuditEntry(Wire, frozen=True, kw_only=True):
     action: str
     about: str
     detail: str
+    way: str = ""
+    address: str = ""
 
 
 class AuditPage(Wire, frozen=True, kw_only=True):

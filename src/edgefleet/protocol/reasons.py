@@ -7,6 +7,7 @@ from edgefleet.protocol.shadow import PASSED, SHORT
 
 _TEXTS: Final[dict[str, str]] = {
     Reason.SIGNATURE: "signature not valid",
+    Reason.UNREADABLE: "manifest of a version that the agent cannot read",
     Reason.DIGEST: "wrong digest",
     Reason.NO_VARIANT: "no variant for the profile",
     Reason.TOO_LARGE: "release does not fit the device",

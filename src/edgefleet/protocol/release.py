@@ -24,6 +24,9 @@ LAYOUTS: Final[Mapping[Datatype, str]] = {
 }  # fmt: skip
 """The elements of each type in memory, as NumPy names them. It has no BF16: two bytes."""
 
+FIRST_DATATYPES: Final = frozenset(LAYOUTS) - {"BF16"}
+"""The types of an agent that does not report its own."""
+
 FLOATS: Final[tuple[Datatype, ...]] = ("FP16", "BF16", "FP32", "FP64")
 
 Precision = Literal["fp32", "fp16", "int8"]

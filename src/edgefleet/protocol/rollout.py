@@ -562,6 +562,7 @@ class RolloutView(Wire, frozen=True, kw_only=True):
     plan: RolloutSpec
     ineligible: dict[str, int] = msgspec.field(default_factory=dict)  # devices by reason
     allowed: int | None = None  # devices that may be in trial at once now; None once it ended
+    planned_by: str = ""  # the user, who cannot approve it. Empty: by the operator token
     approvals: tuple[Approval, ...] = ()
     evidence: Evidence
     exposed: int
@@ -579,9 +580,12 @@ class Command(Wire, frozen=True, kw_only=True):
 
 
 class ApproveRequest(Wire, frozen=True, kw_only=True):
-    """``person`` approves the plan. Two people are two different names."""
+    """The principal of the request approves the plan: two people are two users.
 
-    person: Annotated[str, Meta(min_length=1, max_length=63)]
+    ``person`` is read only with the operator token, and for a plan that one person approves.
+    """
+
+    person: Annotated[str, Meta(min_length=1, max_length=63)] = "operator"
     note: Annotated[str, Meta(max_length=500)] = ""
 
 

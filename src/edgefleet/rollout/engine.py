@@ -246,7 +246,8 @@ class Engine:
     def approve(self, rollout_id: str, person: str, *, now: float) -> Change:
         """The change that a person's approval makes. Nothing changes until it is committed.
 
-        Raises OperatorError ``not_found``, ``verb_not_now`` or ``approved_already``.
+        Raises OperatorError ``not_found``, ``verb_not_now``, ``approved_already`` or
+        ``approves_own_plan``.
         """
         active = self.rollout(rollout_id)
         approval.check_person(active.state, person)

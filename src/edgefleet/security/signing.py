@@ -126,16 +126,10 @@ def manifest_digest(envelope: Envelope) -> str:
 def open_manifest(envelope: Envelope, trusted: Mapping[str, PublicKey]) -> OpenedManifest:
     """Verify the envelope with ``trusted`` keys (by keyid), then parse its manifest.
 
-    Checks in this order: the payload type; at most 8 signatures; at least one valid signature by a
-    trusted key. Only then the payload is parsed. Raises PublisherError ``signature_invalid`` or
-    ``release_file_invalid``.
+    Checks in this order: at most 8 signatures; at least one valid signature by a trusted key, which
+    covers the payload type; the type. Only then the payload is parsed. Raises PublisherError
+    ``signature_invalid``, or ``release_file_invalid`` for what a trusted key has signed.
     """
-    if envelope.payloadType != MANIFEST_TYPE:
-        raise PublisherError(
-            "signature_invalid",
-            f"The payload type is {envelope.payloadType!r}, not {MANIFEST_TYPE!r}.",
-            field="payloadType",
-        )
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise PublisherError(
             "signature_invalid",
@@ -159,6 +153,12 @@ def open_manifest(envelope: Envelope, trusted: Mapping[str, PublicKey]) -> Opene
             "signature_invalid",
             "The envelope has no valid signature by a trusted key.",
             field="signatures",
+        )
+    if envelope.payloadType != MANIFEST_TYPE:
+        raise PublisherError(
+            "release_file_invalid",
+            f"The payload type is {envelope.payloadType!r}, not {MANIFEST_TYPE!r}.",
+            field="payloadType",
         )
     manifest = decode(payload, ReleaseManifest, code="release_file_invalid")
     return OpenedManifest(manifest, sha256_hex(payload), good)

@@ -11,13 +11,13 @@ from edgefleet.protocol.release import FLOATS, Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.cpu_use import RunClock
+from edgefleet.serving.declared import DeclaredInputs, batch_of
 from edgefleet.serving.limits import QUEUED, RETIRE_S
 from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_marks import RunMarks
 from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import LoadedModel, QuantisedTensor, Tensor, quantised_tensors
 from edgefleet.serving.stats import Stats
-from edgefleet.serving.tensors import batch_of
 
 Inferred = tuple[list[Tensor], int]
 """The outputs, and the time in nanoseconds that was lost on the way to a worker and back."""
@@ -42,6 +42,7 @@ class Release(Protocol):
     release: str
     stats: Stats
     inputs: tuple[TensorSpec, ...]
+    declared: DeclaredInputs
     datatypes: Mapping[str, Datatype]  # of the outputs
     quantised: Mapping[str, QuantisedTensor]  # inputs and outputs, as the file has them
     rows: RowWise | None  # None: its requests are always run one by one
@@ -121,6 +122,7 @@ class ActiveRelease:
         self.ended = ""
         self.stats = Stats()
         self.inputs = wanted.variant.inputs
+        self.declared = DeclaredInputs(self.inputs, wanted.variant.max_batch)
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.quantised = quantised_tensors(loaded)

@@ -12,24 +12,25 @@ from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.limits import COMPRESSED_REPLY_BYTES, UNCOMPRESSED_REPLY_BYTES
 
+ENCODING: Final = b"content-encoding"
 _ANY_HEADER: Final = 32 + zlib.MAX_WBITS  # of gzip or of zlib
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _LEVEL: Final = 1  # a device has little CPU time, and a close network
 _CODINGS: Final = ("gzip", "x-gzip", "deflate")
 
 
-def plain_body(request: Request, bodies: BodyMemory) -> memoryview:
+def plain_body(request: Request, bodies: BodyMemory) -> bytes | bytearray | memoryview:
     """The body without its compression, at most ``bodies.most_bytes``.
 
     Raises OperatorError ``bad_request`` for another coding and for a body that is damaged, and
     DeviceError ``body_too_large`` or ``overloaded`` if it does not fit.
     """
-    encoding = request.headers.get(b"content-encoding")
+    encoding = request.headers.get(ENCODING)
     if encoding is None:
-        return request.view
+        return request.raw_body
     coding = encoding.decode("latin-1").strip().lower()
     if coding in ("", "identity"):
-        return request.view
+        return request.raw_body
     if coding not in _CODINGS:
         raise OperatorError(
             "bad_request",
@@ -38,7 +39,7 @@ def plain_body(request: Request, bodies: BodyMemory) -> memoryview:
         )
     plain = _inflated(request.view, bodies.most_bytes, raw=coding == "deflate")
     if len(plain) < LARGE_BODY_BYTES:
-        return memoryview(plain)
+        return plain
     # Requests that wait for a slow model are bounded: all such bodies have one memory.
     room = bodies.room(len(plain), request.headers)
     if room is None:

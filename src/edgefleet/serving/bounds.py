@@ -71,7 +71,9 @@ BOUNDS: Final = (
         0,
         10**6,
     ),
+    Bound("head-s", "S", "seconds for the head of a request to arrive", 10, 1, 3_600),
     Bound("body-s", "S", "seconds for a request body to arrive", 30, 1, 3_600),
+    Bound("write-s", "S", "seconds without progress in sending an answer", 30, 1, 3_600),
     Bound("idle-s", "S", "seconds until a connection without a request is closed", 120, 1, 86_400),
 )
 
@@ -88,7 +90,9 @@ class Bounds:
     queue: int = 32
     client_rate: int = 0
     client_burst: int = 0
+    head_s: int = 10
     body_s: int = 30
+    write_s: int = 30
     idle_s: int = 120
     queues: tuple[tuple[str, int], ...] = ()
 

@@ -17,6 +17,8 @@ def within(limits: L, bounds: Bounds) -> L:
         connections=bounds.connections,
         peer_connections=bounds.of_peer,
         reserved_connections=bounds.reserved_connections,
+        head_s=float(bounds.head_s),
         body_s=float(bounds.body_s),
+        write_s=float(bounds.write_s),
         idle_s=float(bounds.idle_s),
     )

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
@@ -18,10 +19,10 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError
 from edgefleet.base.later import Later
 from edgefleet.protocol.device import Refusal
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
+from edgefleet.serving.declared import batch_of, check_outputs
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import batch_of, check_outputs
 from edgefleet.serving.tick import Tick, may_batch
 
 Q = TypeVar("Q")
@@ -117,17 +118,29 @@ class _Waiting(msgspec.Struct, Generic[Q, F, R]):
 
 
 class _Run(msgspec.Struct, Generic[Q, F, R]):
-    """One run and its answered requests, with their rows of it and the ids of their answers.
+    """One run and its answered requests, with the ids of their answers.
 
-    Not all requests of a run may be answered: some may get an error instead.
+    Not all requests of a run may be answered: some may get an error instead. ``rows`` are then
+    those of the answered requests.
     """
 
     inputs: Mapping[str, Tensor]
     made: Mapping[str, Tensor]
     made_ns: int  # less the time that was lost on the way to a worker and back
-    served: list[_Waiting[Q, F, R]] = []
-    rows: list[slice] = []
-    ids: list[str] = []
+    served: Sequence[_Waiting[Q, F, R]]
+    ids: Sequence[str]
+    rows: Sequence[slice] = ()
+
+    def without(self, replies: "Sequence[R | EdgefleetError]") -> "_Run[Q, F, R]":
+        """The run without the requests that got an error as their reply."""
+        ends = accumulate([one.items for one in self.served])
+        left = [
+            (one, id_, slice(end - one.items, end))
+            for one, id_, end, reply in zip(self.served, self.ids, ends, replies, strict=True)
+            if not isinstance(reply, EdgefleetError)
+        ]
+        served, ids, rows = zip(*left, strict=True) if left else ((), (), ())
+        return _Run(self.inputs, self.made, self.made_ns, served, ids, rows)
 
 
 class Inferences:
@@ -177,7 +190,10 @@ class Inferences:
         try:
             asked = codec.read(request, active)
             read_ns = time.perf_counter_ns()
-            inputs, outputs = asked.inputs, _run_outputs(active, asked.outputs)
+            inputs, outputs = asked.inputs, asked.outputs
+            quality = active.wanted.quality
+            if quality is not None and quality.output not in outputs:
+                outputs = (*outputs, quality.output)  # it is measured
             items = batch_of(inputs)
             waiting = _Waiting(
                 codec, request, model, version, active, asked, inputs,
@@ -246,36 +262,38 @@ class Inferences:
         """
         tensors, lost_ns = inferred
         active = group[0].active
-        made: Mapping[str, Tensor] = dict(zip(group[0].run_outputs, tensors, strict=True))
-        run: _Run[Q, F, R] = _Run(inputs, made, time.perf_counter_ns() - lost_ns)
+        made: dict[str, Tensor] = dict(zip(group[0].run_outputs, tensors, strict=True))
+        made_ns = time.perf_counter_ns() - lost_ns
         try:
             check_outputs(active.outputs, made)
         except EdgefleetError as error:
             for one in group:
                 _count(active, error, one.began_ns)
             return [error] * len(group)
+        ids = [one.asked.id or self.host.answers.new_id() for one in group]
         replies: list[R | EdgefleetError] = []
         mine = made
+        failed = False
         at = 0
-        for one in group:
-            rows = slice(at, at + one.items)
-            at += one.items
+        for one, request_id in zip(group, ids, strict=True):
             if len(group) > 1:
-                mine = {name: each[rows] for name, each in made.items()}
-            request_id = one.asked.id or self.host.answers.new_id()
+                mine = {}
+                for name, each in made.items():
+                    mine[name] = each[at : at + one.items]
+                at += one.items
             answered = Answered(active, one.asked, mine, request_id, one.generation)
             try:
                 replies.append(one.codec.reply(answered))
             except EdgefleetError as error:
                 _count(active, error, one.began_ns)
                 replies.append(error)
-                continue
-            run.served.append(one)
-            run.rows.append(rows)
-            run.ids.append(request_id)
+                failed = True
+        run = _Run(inputs, made, made_ns, group, ids)
+        if failed:
+            run = run.without(replies)
         if run.served:
             took_us = _count_durations(run, time.perf_counter_ns() - lost_ns)
-            self._record(run, took_us, whole=len(run.served) == len(group))
+            self._record(run, took_us, whole=not failed)
         return replies
 
     def _record(self, run: _Run[Q, F, R], took_us: Sequence[int], *, whole: bool) -> None:
@@ -304,7 +322,8 @@ class Inferences:
         inferred: Inferred,
     ) -> None:
         for one, reply in zip(group, self._answer(group, inputs, inferred), strict=True):
-            _settle(one, reply)
+            if one.reply is not None:
+                one.reply.settle(reply)
 
     def _fail_later(self, one: _Waiting[Any, Any, Any], error: Exception) -> None:
         if isinstance(error, ReleaseEnded):
@@ -340,8 +359,9 @@ def _count_durations(run: _Run[Any, Any, Any], now_ns: int) -> list[int]:
     served = run.served
     output_ns = (now_ns - run.made_ns) // len(served)
     durations = served[0].active.stats.durations
-    for items in {one.items for one in served}:
-        same = [one for one in served if one.items == items]
+    sizes = {one.items for one in served}
+    for items in sizes:
+        same = served if len(sizes) == 1 else [one for one in served if one.items == items]
         read_ns = sum([one.read_ns for one in same])
         durations.answer(
             items,
@@ -363,14 +383,6 @@ def _reply_of(replies: "list[R | EdgefleetError]") -> R:
 def _settle(one: _Waiting[Any, Any, Any], reply: object) -> None:
     if one.reply is not None:
         one.reply.settle(reply)
-
-
-def _run_outputs(active: Release, outputs: tuple[str, ...]) -> tuple[str, ...]:
-    """The outputs to compute: the wanted ones, and the one whose quality is measured."""
-    quality = active.wanted.quality
-    if quality is None or quality.output in outputs:
-        return outputs
-    return (*outputs, quality.output)
 
 
 async def _in_time(coming: "asyncio.Future[Inferred]", timeout_us: int, began_ns: int) -> None:

@@ -32,7 +32,7 @@ QUEUED: Final = (
 )
 INLINE_US: Final = 1_000  # a faster model runs on the event loop, or is waited for in its worker
 WARM_UP_RUNS: Final = 3
-INPUT_SAMPLE: Final = 4096  # values of one request whose mean is taken; of more a sample
+INPUT_SAMPLE: Final = 1024  # values of one request whose mean is taken; of more a sample
 TICK_US: Final = 200  # a slower run gains nothing from a batch
 LEARN_RUNS: Final = 3  # of one size, until the mean of their times is believed
 SHARED_LOAD_BYTES: Final = 4 << 20  # a larger artifact would block requests of other models

@@ -21,7 +21,7 @@ from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip_codec import RestCodec, has_long_json
 from edgefleet.serving.rest_inferences import RestInferences
-from edgefleet.serving.routes import Endpoint, Endpoints, answer, json_reply
+from edgefleet.serving.routes import Endpoint, Endpoints, endpoint_of, json_reply
 
 EXTENSIONS: Final = (
     "binary_tensor_data",
@@ -42,7 +42,8 @@ class OpenInference:
         self._codec = RestCodec(host.bodies)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
-        return answer(request, self.endpoints(request.path.split("/")[1:]))
+        endpoints = self.endpoints(request.path.split("/")[1:])
+        return endpoint_of(request.method, request.path, endpoints)(request)
 
     def endpoints(self, path: list[str]) -> Endpoints:
         """The endpoints of a path, given by its parts. Empty if there is no such path."""
@@ -88,7 +89,7 @@ class OpenInference:
         show: Callable[[Release], object]
         match rest:
             case ["infer"]:
-                return {"POST": partial(self._infer, model=model, version=version)}
+                return {"POST": partial(self._infer, model, version)}
             case ["truth"] if version is None:
                 return {"POST": partial(self._truth, model=model)}
             case ["trace", "setting"]:
@@ -110,9 +111,7 @@ class OpenInference:
     ) -> Endpoint:
         return lambda _: json_reply(show(self._inferences.find(model, version)))
 
-    def _infer(
-        self, request: Request, *, model: str, version: str | None
-    ) -> Reply | Awaitable[Reply]:
+    def _infer(self, model: str, version: str | None, request: Request) -> Reply | Awaitable[Reply]:
         if has_long_json(request):
             return self._infer_aside(request, model, version)
         return self._inferences.infer(self._codec, request, model, version)

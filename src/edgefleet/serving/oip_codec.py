@@ -10,9 +10,9 @@ from edgefleet.base.errors import EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
-from edgefleet.protocol.wire import decode, encode
+from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Release
-from edgefleet.serving.bodies import plain_body
+from edgefleet.serving.bodies import ENCODING, plain_body
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.classification import check_classes, classified
 from edgefleet.serving.inference import Answered, Asked
@@ -27,12 +27,17 @@ from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
 from edgefleet.serving.tensors import (
+    JSON_LENGTH,
     NOTHING_READ,
-    InferRequest,
+    InferReply,
+    OutputTensor,
     Parameters,
+    Parsed,
     WantedOutput,
     check_finite,
     json_length,
+    parse_any,
+    parse_request,
     read_inputs,
     read_long,
     read_raw,
@@ -44,7 +49,10 @@ from edgefleet.serving.tensors import (
 Form = tuple[tuple[bool, int], ...]
 """Of each wanted output, whether it is binary and how many classes of it are wanted (0: values)."""
 
+Data = bytes | bytearray | memoryview
+
 _NONE: Final[Parameters] = {}
+_NOTHING: Final = memoryview(b"")
 _VALUES: Final[Form] = ((False, 0),)
 
 
@@ -61,20 +69,14 @@ class RestCodec:
 
     def _read_long(self, request: Request) -> Request:
         try:
-            body = plain_body(request, self._bodies)
-            json_bytes = _json_length(request, len(body))
-            if json_bytes == 0:
-                return _Read(*astuple(request), plain=body)
-            parsed = decode(body[:json_bytes], InferRequest)
-            return _Read(
-                *astuple(request),
-                plain=body,
-                json_bytes=json_bytes,
-                parsed=parsed,
-                found=read_long(parsed),
-            )
+            json, binary = self._parts(request)
+            if json is None:
+                return _Read(*astuple(request), binary=binary)
+            parsed = parse_any(json)
+            found = read_long(parsed)
         except EdgefleetError as error:
-            return _Read(*astuple(request), plain=request.view, error=error)
+            return _Read(*astuple(request), error=error)
+        return _Read(*astuple(request), binary=binary, parsed=parsed, found=found)
 
     def read(self, request: Request, active: Release) -> Asked[Form]:
         """See ``Codec.read``."""
@@ -82,19 +84,14 @@ class RestCodec:
         if isinstance(request, _Read):
             if request.error is not None:
                 raise request.error
-            body, json_bytes, found = request.plain, request.json_bytes, request.found
+            parsed, binary, found = request.parsed, request.binary, request.found
         else:
-            body = plain_body(request, self._bodies)
-            json_bytes = _json_length(request, len(body))
-        if json_bytes == 0:
+            json, binary = self._parts(request)
+            parsed = None if json is None else parse_request(json, active.declared)
+        if parsed is None:
             names = tuple(active.datatypes)
-            return Asked(read_raw(body, active.inputs), names, ((True, 0),) * len(names))
-        if isinstance(request, _Read) and request.parsed is not None:
-            parsed = request.parsed
-        else:
-            parsed = decode(body[:json_bytes], InferRequest)
-        max_batch = active.wanted.variant.max_batch
-        inputs = read_inputs(parsed, body[json_bytes:], active.inputs, max_batch, found)
+            return Asked(read_raw(binary, active.inputs), names, ((True, 0),) * len(names))
+        inputs = read_inputs(parsed, binary, active.declared, found)
         parameters = parsed.parameters
         if not (parameters or parsed.outputs):  # almost every request
             names = tuple(active.datatypes)
@@ -113,43 +110,52 @@ class RestCodec:
             timeout_us(parameters),
         )
 
+    def _parts(self, request: Request) -> tuple[Data | None, memoryview]:
+        """The JSON of a request and the binary tensors behind it. None: the body is one tensor."""
+        headers = request.headers
+        if JSON_LENGTH not in headers and ENCODING not in headers:  # almost every request
+            return request.raw_body, _NOTHING
+        body = plain_body(request, self._bodies)
+        length = json_length(headers)
+        if length is None:
+            return body, _NOTHING
+        most_bytes = min(len(body), JSON_HEAD_BYTES)
+        if not 0 <= length <= most_bytes:
+            raise OperatorError(
+                "bad_request",
+                f"The JSON length must be a number from 0 to {most_bytes}.",
+                field="Inference-Header-Content-Length",
+            )
+        view = memoryview(body)
+        return view[:length] if length else None, view[length:]
+
     def reply(self, answered: Answered[Form]) -> Reply:
         """See ``Codec.reply``."""
         active, asked = answered.active, answered.asked
-        if _is_long(answered):
-            return self._long_reply(answered)
         pieces: list[bytes | memoryview] = []
-        outputs: list[dict[str, Any]] = []
+        outputs: list[OutputTensor] = []
+        values = 0  # to be written as JSON
         for name, (binary, classes) in zip(asked.outputs, asked.form, strict=True):
             tensor = answered.made[name]
             datatype: str = active.datatypes[name]
             if classes:
                 tensor, datatype = classified(name, tensor, classes), "BYTES"
-            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
             if binary:
-                pieces.append(to_binary(tensor))
-                output["parameters"] = {"binary_data_size": len(pieces[-1])}
-            else:
-                output["data"] = to_json(name, tensor)
-            outputs.append(output)
-        head = encode(
-            {
-                "model_name": active.model,
-                "model_version": active.release,
-                "id": answered.id,
-                "outputs": outputs,
-            }
-        )
-        line = generation_line(answered.generation)
+                piece = to_binary(tensor)
+                pieces.append(piece)
+                size = {"binary_data_size": len(piece)}
+                outputs.append(OutputTensor(name, datatype, tensor.shape, parameters=size))
+                continue
+            values += tensor.size
+            if values >= LONG_JSON_ELEMENTS and not any(binary for binary, _ in asked.form):
+                return self._long_reply(answered)
+            outputs.append(OutputTensor(name, datatype, tensor.shape, to_json(name, tensor)))
+        head = encode(InferReply(active.model, active.release, answered.id, outputs))
+        lines = generation_line(answered.generation)
         if not pieces:
-            return Reply(200, head, lines=line)
-        return Reply(
-            200,
-            b"".join((head, *pieces)),
-            "application/octet-stream",
-            (("Inference-Header-Content-Length", str(len(head))),),
-            line,
-        )
+            return Reply(200, head, lines=lines)
+        lines += b"Inference-Header-Content-Length: %d\r\n" % len(head)
+        return Reply(200, b"".join((head, *pieces)), "application/octet-stream", lines=lines)
 
     def _long_reply(self, answered: Answered[Form]) -> Reply:
         """A reply without binary tensors, encoded in a thread. Its faults are found here."""
@@ -169,22 +175,11 @@ class RestCodec:
         return Reply(200, lines=line, make=lambda: self._aside.run(lambda: encoded(head, outputs)))
 
 
-def _is_long(answered: Answered[Form]) -> bool:
-    """Whether the JSON of the answer is encoded in a thread. A binary tensor is not JSON."""
-    values = 0
-    for name, (binary, classes) in zip(answered.asked.outputs, answered.asked.form, strict=True):
-        if binary:
-            return False
-        values += 0 if classes else answered.made[name].size
-    return values >= LONG_JSON_ELEMENTS
-
-
 class _Read(Request, kw_only=True, eq=False):
     """A request whose JSON was read before its release was found. ``error``: it cannot be read."""
 
-    plain: memoryview
-    json_bytes: int = 0
-    parsed: InferRequest | None = None
+    binary: memoryview = _NOTHING
+    parsed: Parsed | None = None
     found: Mapping[str, Tensor | Refused] = NOTHING_READ
     error: EdgefleetError | None = None
 
@@ -204,20 +199,6 @@ def has_long_json(request: Request) -> bool:
 def generation_line(generation: int) -> bytes:
     """The header line with the number of the set of models."""
     return b"edgefleet-generation: %d\r\n" % generation
-
-
-def _json_length(request: Request, size_bytes: int) -> int:
-    """The size of the JSON, in bytes: as the header says, or the whole body without it."""
-    length = json_length(request.headers)
-    if length is None:
-        return max(size_bytes, 1)
-    if not 0 <= length <= min(size_bytes, JSON_HEAD_BYTES):
-        raise OperatorError(
-            "bad_request",
-            f"The JSON length must be a number from 0 to {min(size_bytes, JSON_HEAD_BYTES)}.",
-            field="Inference-Header-Content-Length",
-        )
-    return length
 
 
 def _wanted(

@@ -1,12 +1,13 @@
 """The handler of the inference listener: both REST protocols, health, metrics and the page."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import msgspec
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.base.later import Later
 from edgefleet.http1.message import Reply, Request
 from edgefleet.serving.bodies import compressed
 from edgefleet.serving.client_quota import ClientQuota
@@ -16,7 +17,7 @@ from edgefleet.serving.metrics import CONTENT_TYPE, metrics_text
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.oip import OpenInference
 from edgefleet.serving.rest_inferences import RestInferences
-from edgefleet.serving.routes import Endpoints, answer, methods_of, render_error
+from edgefleet.serving.routes import Endpoint, Endpoints, endpoint_of, methods_of, render_error
 from edgefleet.serving.tfs import TensorFlowServing
 
 _HEADERS: Final = "content-type, content-encoding, accept-encoding, inference-header-content-length"
@@ -62,21 +63,29 @@ class Rest:
         self._tfs = TensorFlowServing(host, inferences)
         self._origins = frozenset(origins)
         self._quota = quota if quota is not None and quota.rate else None
+        self._is_open = self._quota is None and not self._origins
         self._endpoints = lru_cache(maxsize=_PATHS)(self._find_endpoints)
+        self._endpoint = lru_cache(maxsize=_PATHS)(self._find_endpoint)
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
         headers = request.headers
-        if b"accept-encoding" not in headers and not (self._origins and b"origin" in headers):
-            return self._answer(request)
+        if self._is_open and b"accept-encoding" not in headers:
+            return self._endpoint(request.method, request.path)(request)
+        if b"accept-encoding" in headers or (self._origins and b"origin" in headers):
+            return self._adapted(request)
+        return self._answer(request)
+
+    def _adapted(self, request: Request) -> Reply | Awaitable[Reply]:
+        """The answer as ``_finished`` makes it for this client, also if it is an error."""
         try:
             reply = self._answer(request)
         except EdgefleetError as error:
             reply = render_error(error)
-        return (
-            self._finished(request, reply)
-            if isinstance(reply, Reply)
-            else self._finish(request, reply)
-        )
+        if isinstance(reply, Reply):
+            return self._finished(request, reply)
+        if isinstance(reply, Later):
+            return reply.mapped(partial(self._finished, request))
+        return self._finish(request, reply)
 
     def _answer(self, request: Request) -> Reply | Awaitable[Reply]:
         if self._quota is not None and not is_urgent(request):
@@ -84,7 +93,10 @@ class Rest:
         endpoints = self._endpoints(request.path)
         if request.method == "OPTIONS" and endpoints and self._allows(request):
             return _preflight(endpoints)
-        return answer(request, endpoints)
+        return self._endpoint(request.method, request.path)(request)
+
+    def _find_endpoint(self, method: str, path: str) -> Endpoint:
+        return endpoint_of(method, path, self._endpoints(path))
 
     def _find_endpoints(self, text: str) -> Endpoints:
         match path := text.split("/")[1:]:
@@ -117,13 +129,21 @@ class Rest:
 
     async def _finish(self, request: Request, coming: Awaitable[Reply]) -> Reply:
         try:
-            reply = await coming
+            return self._finished(request, await coming)
         except EdgefleetError as error:
-            reply = render_error(error)
-        return self._finished(request, reply)
+            return self._finished(request, error)
 
-    def _finished(self, request: Request, reply: Reply) -> Reply:
-        """The reply as this client accepts it, and with the permission for its browser."""
+    def _finished(self, request: Request, answer: Reply | Exception) -> Reply:
+        """The answer as this client accepts it, and with the permission for its browser.
+
+        Raises ``answer`` if it is no error of edgefleet.
+        """
+        if isinstance(answer, EdgefleetError):
+            reply = render_error(answer)
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            reply = answer
         if reply.make is None:
             reply = compressed(reply, request.headers)
         if not self._allows(request):

@@ -31,18 +31,18 @@ def methods_of(endpoints: Endpoints) -> tuple[str, ...]:
     return (*endpoints, "HEAD") if "GET" in endpoints else tuple(endpoints)
 
 
-def answer(request: Request, endpoints: Endpoints) -> Reply | Awaitable[Reply]:
-    """The answer of the endpoint. Raises OperatorError ``not_found`` or MethodNotAllowed."""
+def endpoint_of(method: str, path: str, endpoints: Endpoints) -> Endpoint:
+    """The endpoint for a method. Raises OperatorError ``not_found`` or MethodNotAllowed."""
     if not endpoints:
         raise OperatorError(
             "not_found",
-            f"There is no endpoint {request.path}.",
+            f"There is no endpoint {path}.",
             hint="See docs/inference-protocols.md for the endpoints.",
         )
-    endpoint = endpoints.get("GET" if request.method == "HEAD" else request.method)
+    endpoint = endpoints.get("GET" if method == "HEAD" else method)
     if endpoint is None:
-        raise MethodNotAllowed(request.method, methods_of(endpoints))
-    return endpoint(request)
+        raise MethodNotAllowed(method, methods_of(endpoints))
+    return endpoint
 
 
 def json_reply(value: object) -> Reply:

@@ -15,7 +15,7 @@ from edgefleet.serving.runtime import Tensor
 
 PROOFS: Final = 8
 _RTOL: Final = 1e-4  # of the largest value: sums of floats depend on their order
-_BATCHED_BYTES: Final = 16 << 10  # of one request: copies of more cost what a batch saves
+BATCHED_BYTES: Final = 16 << 10  # of one request: copies of more cost what a batch saves
 
 
 class RowWise:
@@ -36,10 +36,6 @@ class RowWise:
     @property
     def proven(self) -> bool:
         return self._agreed >= PROOFS
-
-    def admits(self, nbytes: int, items: int) -> bool:
-        """Whether a request of so many bytes and items may be run with others."""
-        return self.possible and nbytes <= _BATCHED_BYTES and items < self.max_batch
 
     def compare(
         self,

@@ -14,19 +14,17 @@ class RunTimes:
 
     A size is fast after LEARN_RUNS runs with a mean under INLINE_US, and no longer once the mean
     rises above it. CPU time, as the time on the clock depends on the other programs of the device.
+    ``short`` are the sizes that are so fast that the call of a run costs more than the run.
     """
 
     def __init__(self) -> None:
         self._means: dict[int, tuple[int, float]] = {}
         self._fast: set[int] = set()
+        self.short: set[int] = set()
 
     def is_fast(self, size: int) -> bool:
         """Whether runs of this ``size_class`` are known to be fast."""
         return size in self._fast
-
-    def gains(self, size: int) -> bool:
-        """Whether a run of this ``size_class`` is so short that its call costs more."""
-        return size in self._fast and self._means[size][1] < TICK_US
 
     def ran(self, size: int, us: float) -> None:
         """Count a run of this ``size_class`` that took ``us`` microseconds of CPU."""
@@ -37,6 +35,10 @@ class RunTimes:
             self._fast.discard(size)
         elif runs + 1 >= LEARN_RUNS:
             self._fast.add(size)
+        if size in self._fast and mean < TICK_US:
+            self.short.add(size)
+        else:
+            self.short.discard(size)
 
     def learnt(self) -> tuple[tuple[int, float], ...]:
         """All means by size class: what another RunTimes needs to know the same."""

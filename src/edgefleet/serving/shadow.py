@@ -14,11 +14,11 @@ from edgefleet.protocol.serving import ServedShadow
 from edgefleet.protocol.shadow import ShadowStatus
 from edgefleet.serving.bf16 import all_numbers
 from edgefleet.serving.comparisons import compare, worst_case
+from edgefleet.serving.declared import check_outputs
 from edgefleet.serving.limits import DETAIL_CHARS, SHADOW_BYTES
 from edgefleet.serving.run_times import bytes_of
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.stats import LatencyHistogram, confidence_sum
-from edgefleet.serving.tensors import check_outputs
 
 _GOLDEN_RATIO: Final = 0.6180339887498949
 

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, Literal
@@ -30,7 +30,7 @@ from edgefleet.serving.runtime import Tensor
 
 Scores = Literal["probabilities", "logits"]
 
-_FEW_SCORES: Final = 256
+_FEW_SCORES: Final = 32
 _SAMPLED_RUNS: Final = 32  # of neighbouring values, in a sample
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") >> 10
@@ -49,10 +49,10 @@ class LatencyHistogram:
     def record(self, us: int) -> None:
         self.record_all((us,))
 
-    def record_all(self, durations_us: Iterable[int]) -> None:
+    def record_all(self, durations_us: Sequence[int]) -> None:
         counts = self.counts
+        self.sum_us += sum(durations_us)
         for us in durations_us:
-            self.sum_us += us
             counts[bucket(us)] += 1
 
     def quantile_us(self, share: float) -> int:
@@ -147,13 +147,21 @@ class Stats:
     def _scored_singly(self, confidences: Sequence[float], classes: Sequence[int]) -> None:
         """Count requests of one item each, as ``_scored`` does."""
         bins, tops = self.confidence, self.classes
-        for confidence, top in zip(confidences, classes, strict=True):
-            if 0.0 <= confidence < 1.0:  # almost every confidence
+        total = sum(confidences)
+        usual = math.isfinite(total) and min(confidences) >= 0.0 and max(confidences) < 1.0
+        if usual:  # almost always
+            for confidence in confidences:
                 bins[int(confidence * CONFIDENCE_BINS)] += 1
-                self.confidence_sum += confidence
-            elif math.isfinite(confidence):
-                bins[-1 if confidence > 0.0 else 0] += 1
-                self.confidence_sum += confidence > 0.0
+            for top in classes:
+                tops[top % CLASS_BINS] += 1
+            self.confidence_sum += total
+            self.confidence_count += len(confidences)
+            return
+        for confidence, top in zip(confidences, classes, strict=True):
+            if math.isfinite(confidence):
+                within = min(max(confidence, 0.0), 1.0)
+                bins[min(int(within * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
+                self.confidence_sum += within
             else:
                 self.errors += 1
                 continue
@@ -253,9 +261,10 @@ def input_bin(mean: float) -> int:
     The bins need no known scale, because histograms are compared only with each other. A mean that
     is 0 or not finite is in bin 0.
     """
-    if mean == 0 or not math.isfinite(mean):
+    try:
+        quarter = math.floor(4 * math.log2(abs(mean)))
+    except (ValueError, OverflowError):  # it is 0, or not finite
         return 0
-    quarter = math.floor(4 * math.log2(abs(mean)))
     return (quarter if mean > 0 else quarter + INPUT_BINS // 2) % INPUT_BINS
 
 
@@ -284,10 +293,12 @@ def _means(values: Tensor, sizes: Sequence[int]) -> list[float]:
         ]
     rows = values.reshape(len(sizes), -1)
     count = rows.shape[1]
+    axes: int | tuple[int, ...] = 1
     if count > INPUT_SAMPLE:
         rows = _sample(rows)
         count = INPUT_SAMPLE
-    totals: list[float] = np.add.reduce(rows, axis=1, dtype=np.float64).tolist()
+        axes = (1, 2)
+    totals: list[float] = np.add.reduce(rows, axis=axes, dtype=np.float64).tolist()
     return [total / count for total in totals]
 
 
@@ -299,9 +310,10 @@ def _means_of_bf16(values: Tensor, sizes: Sequence[int]) -> list[float]:
 
 
 def _sample(rows: Tensor) -> Tensor:
+    """Of each row ``_SAMPLED_RUNS`` runs of values, without a copy."""
     step = rows.shape[1] // _SAMPLED_RUNS
     runs = rows[:, : step * _SAMPLED_RUNS].reshape(len(rows), _SAMPLED_RUNS, step)
-    return runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS].reshape(len(rows), -1)
+    return runs[:, :, : INPUT_SAMPLE // _SAMPLED_RUNS]
 
 
 def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:
@@ -312,11 +324,11 @@ def top_scores(scores: Tensor, kind: Scores) -> tuple[list[float], list[int]]:
     if kind == "probabilities" and rows.size <= _FEW_SCORES:  # less than a call of NumPy costs
         listed: list[list[float]] = rows.tolist()
         tops = [max(row) for row in listed]
-        if all(math.isfinite(sum(row)) for row in listed):
+        if math.isfinite(sum(map(sum, listed))):
             return tops, [row.index(top) for row, top in zip(listed, tops, strict=True)]
     classes: list[int] = rows.argmax(axis=1).tolist()
     if kind == "probabilities":
-        return rows.max(axis=1).tolist(), classes
+        return np.maximum.reduce(rows, axis=1).tolist(), classes
     wide = rows.astype(np.float64)
     top = wide.max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):  # softmax's top score is 1 / sum(exp(x - max))

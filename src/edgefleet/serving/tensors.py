@@ -7,9 +7,9 @@ little-endian, row-major, without padding; BYTES are a 32-bit length before each
 
 import math
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,12 +18,21 @@ from msgspec import Meta
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
-from edgefleet.protocol.wire import Wire
+from edgefleet.protocol.wire import Wire, decode
 from edgefleet.serving.bf16 import BF16, from_numbers, is_finite, widened
+from edgefleet.serving.declared import (
+    DeclaredInputs,
+    InputForm,
+    bad_tensor,
+    check_inputs,
+    packer,
+)
 from edgefleet.serving.limits import ID_CHARS, LONG_JSON_BYTES, RANK, TENSORS
 from edgefleet.serving.long_json import decode_numbers
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
+
+D = TypeVar("D")
 
 Parameters = dict[str, bool | int | float | str | None]
 
@@ -32,21 +41,20 @@ _ELEMENTS: Final[Mapping[str, Any]] = {
 }  # fmt: skip
 _NO_NUMPY: Final = frozenset({"BYTES", "BF16"})
 NOTHING_READ: Final[Mapping[str, "Tensor | Refused"]] = {}
-_JSON_LENGTH: Final = b"inference-header-content-length"
+JSON_LENGTH: Final = b"inference-header-content-length"
 _LENGTH: Final = struct.Struct("<I")
-_PACKED: Final = "fd"  # codes of FP32 and FP64 in NumPy and in struct
-_PACKED_VALUES: Final = 1_024
-_NAMES: Final = 3  # of tensors in the text of a refusal
+_SMALL_BYTES: Final = 4096  # an output of this size or less is copied: that costs less
+_LITTLE_ENDIAN: Final = frozenset(NUMPY_TYPES.values()) - {NUMPY_TYPES["BYTES"]}
 
 
-class InputTensor(Wire, frozen=True, kw_only=True):
+class InputTensor(Wire, Generic[D], frozen=True, kw_only=True):
     """One input: values in ``data``, or ``binary_data_size`` bytes after the JSON."""
 
     name: str
     shape: Annotated[tuple[int, ...], Meta(max_length=RANK)]
     datatype: str
     parameters: Parameters | None = None
-    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    data: D = msgspec.field(default_factory=msgspec.Raw)  # type: ignore[assignment] # no data
 
 
 class WantedOutput(Wire, frozen=True, kw_only=True):
@@ -54,101 +62,110 @@ class WantedOutput(Wire, frozen=True, kw_only=True):
     parameters: Parameters | None = None
 
 
-class InferRequest(Wire, frozen=True, kw_only=True):
-    """The JSON of an inference request. Without ``outputs`` all outputs are wanted."""
+class InferRequest(Wire, Generic[D], frozen=True, kw_only=True):
+    """The JSON of an inference request. Without ``outputs`` all outputs are wanted.
 
-    inputs: Annotated[tuple[InputTensor, ...], Meta(min_length=1, max_length=TENSORS)]
+    ``D`` is the type of ``data``: Raw for JSON of any shape, else a list of its elements.
+    """
+
+    inputs: Annotated[tuple[InputTensor[D], ...], Meta(min_length=1, max_length=TENSORS)]
     outputs: Annotated[tuple[WantedOutput, ...], Meta(max_length=TENSORS)] | None = None
     id: Annotated[str, Meta(max_length=ID_CHARS)] | None = None
     parameters: Parameters | None = None
 
 
+class OutputTensor(msgspec.Struct, omit_defaults=True):
+    """One output: values in ``data``, or ``binary_data_size`` bytes after the JSON."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[Any] | None = None
+    parameters: Mapping[str, int] | None = None
+
+
+class InferReply(msgspec.Struct):
+    """The JSON of an answer."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[OutputTensor]
+
+
+Parsed = InferRequest[Any]
+_ANY: Final = InferRequest[msgspec.Raw]
+_FLAT: Final[Mapping[str, "msgspec.json.Decoder[Parsed]"]] = {
+    kind: msgspec.json.Decoder(InferRequest[list[element]])  # type: ignore[valid-type]
+    for kind, element in _ELEMENTS.items()
+}
+"""For flat data, by the kind of its datatype."""
+
+
 def json_length(headers: Mapping[bytes, bytes]) -> int | None:
     """The size of the JSON before binary tensors. None without the header, -1 if it is no size."""
-    given = headers.get(_JSON_LENGTH)
+    given = headers.get(JSON_LENGTH)
     if given is None:
         return None
     return int(given) if given.isdigit() and len(given) <= 12 else -1
 
 
+def parse_request(data: bytes | bytearray | memoryview, declared: DeclaredInputs) -> Parsed:
+    """The JSON of a request to a release with these inputs.
+
+    Flat lists of the elements that the release declares are decoded with the request. All other
+    data stays JSON. Raises OperatorError ``bad_request``.
+    """
+    decoder = _FLAT.get(declared.kind)
+    if decoder is not None and len(data) < LONG_JSON_BYTES:
+        try:
+            return decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # nested data, or an error, which is found again
+    return parse_any(data)
+
+
+def parse_any(data: bytes | bytearray | memoryview) -> Parsed:
+    """The JSON of a request to any release. Raises OperatorError ``bad_request``."""
+    return decode(data, _ANY)
+
+
 def read_inputs(
-    request: InferRequest,
+    request: Parsed,
     binary: memoryview,
-    specs: Sequence[TensorSpec],
-    max_batch: int,
+    declared: DeclaredInputs,
     read: Mapping[str, Tensor | Refused] = NOTHING_READ,
 ) -> dict[str, Tensor]:
     """The input arrays by name, all with the same batch size. ``read``: see ``read_long``.
 
     Raises Refused; its field is the invalid input.
     """
-    known = {spec.name: spec for spec in specs}
     arrays: dict[str, Tensor] = {}
     used_bytes = 0
     for tensor in request.inputs:
-        spec = known.get(tensor.name)
-        if spec is None:
-            raise unknown_input(tensor.name, known)
-        if tensor.name in arrays:
-            raise bad_tensor(tensor.name, "This input is given twice.")
-        check_shape(tensor.name, tensor.datatype, tensor.shape, spec, max_batch)
+        name = tensor.name
+        form = declared.form(name, tensor.datatype, tensor.shape)
+        if name in arrays:
+            raise bad_tensor(name, "This input is given twice.")
         size_bytes = None
         if tensor.parameters:
-            refuse_shared_memory(tensor.name, tensor.parameters)
+            refuse_shared_memory(name, tensor.parameters)
             size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
-            found = read.get(tensor.name)
-            if isinstance(found, Refused):
-                raise found
-            arrays[tensor.name] = _from_json(tensor, spec.datatype) if found is None else found
+            arrays[name] = _of_json(tensor, form, read)
             continue
         if type(size_bytes) is not int or not 0 <= size_bytes <= len(binary) - used_bytes:
-            raise bad_tensor(tensor.name, "binary_data_size is larger than the rest of the body.")
+            raise bad_tensor(name, "binary_data_size is larger than the rest of the body.")
         piece = binary[used_bytes : used_bytes + size_bytes]
-        arrays[tensor.name] = from_binary(tensor.name, piece, spec.datatype, tensor.shape)
+        arrays[name] = from_binary(name, piece, form.spec.datatype, form.shape)
         used_bytes += size_bytes
     if used_bytes != len(binary):
         raise bad_tensor(
             "inputs", f"{len(binary) - used_bytes} bytes after the JSON belong to no input."
         )
-    check_inputs(arrays, known)
+    if len(arrays) != 1 or len(declared.by_name) != 1:
+        check_inputs(arrays, declared.by_name)
     return arrays
-
-
-def check_inputs(arrays: Mapping[str, Tensor], known: Collection[str]) -> None:
-    """Raises Refused if an input is missing, or if the inputs are not of one batch.
-
-    ``arrays`` are known inputs.
-    """
-    if len(arrays) < len(known):
-        missing = sorted(set(known) - arrays.keys())
-        raise Refused(
-            Refusal.MISSING_INPUT,
-            "This input is missing.",
-            field=missing[0],
-            sent=_names(arrays),
-            wanted=f"{_names(missing)}, too",
-        )
-    if len(arrays) > 1 and len({each.shape[0] for each in arrays.values() if each.ndim}) > 1:
-        raise bad_tensor("inputs", "All inputs must have the same first size, the batch.")
-
-
-def batch_of(inputs: Mapping[str, Tensor]) -> int:
-    """The number of items of a request: the first size of its first input. 1 for a scalar."""
-    for array in inputs.values():
-        return len(array) if array.ndim else 1
-    return 1
-
-
-def unknown_input(name: str, known: Iterable[str]) -> Refused:
-    """The error for an input that the model does not have."""
-    return Refused(
-        Refusal.UNKNOWN_INPUT,
-        f"This input is unknown; the model has inputs {sorted(known)}.",
-        field=name,
-        sent=shown(name),
-        wanted=_names(known),
-    )
 
 
 def refuse_shared_memory(name: str, parameters: Parameters) -> None:
@@ -206,7 +223,9 @@ def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[in
 
 
 def to_binary(array: Tensor) -> bytes | memoryview:
-    """``array`` in the format of the binary tensor extension: a view of it, if it can be."""
+    """``array`` in the format of the binary tensor extension: a view of it, if it is large."""
+    if array.nbytes <= _SMALL_BYTES and array.dtype in _LITTLE_ENDIAN:
+        return array.tobytes()
     if array.dtype == object:
         pieces: list[bytes] = []
         for item in array.ravel():
@@ -241,32 +260,6 @@ def check_finite(name: str, array: Tensor) -> None:
         raise not_finite(name)
 
 
-def check_outputs(specs: Sequence[TensorSpec], made: Mapping[str, Tensor]) -> None:
-    """Raises DeviceError ``inference_failed`` for an output that the manifest does not describe."""
-    for spec in specs:
-        tensor = made.get(spec.name)
-        if tensor is None or _is_of(tensor, spec):
-            continue
-        raise DeviceError(
-            "inference_failed",
-            f"The model failed: output {spec.name} is {tensor.dtype} {list(tensor.shape)}, the "
-            f"manifest says {spec.datatype} {list(spec.shape)}.",
-        )
-
-
-def _is_of(tensor: Tensor, spec: TensorSpec) -> bool:
-    return tensor.dtype == NUMPY_TYPES[spec.datatype] and _fits(tensor.shape, spec.shape)
-
-
-def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    """Whether ``shape`` has the ``declared`` sizes, of which -1 is any size."""
-    if len(shape) != len(declared) or (shape and min(shape) < 0):
-        return False
-    if shape[1:] == declared[1:]:  # almost every tensor: at most the batch is free
-        return not shape or declared[0] in (-1, shape[0])
-    return all(wanted in (size, -1) for size, wanted in zip(shape, declared, strict=True))
-
-
 def not_finite(name: str) -> DeviceError:
     """The error for an output that is no answer."""
     return DeviceError(
@@ -274,7 +267,7 @@ def not_finite(name: str) -> DeviceError:
     )
 
 
-def read_long(request: InferRequest) -> dict[str, Tensor | Refused]:
+def read_long(request: Parsed) -> dict[str, Tensor | Refused]:
     """The arrays of inputs with much JSON, or why they are none, as the request describes them.
 
     For a thread, which does not know the release that will answer. An input that no release can
@@ -298,7 +291,27 @@ def _datatype(name: str) -> Datatype | None:
     return next((one for one in NUMPY_TYPES if one == name), None)
 
 
-def _from_json(tensor: InputTensor, datatype: Datatype) -> Tensor:
+def _of_json(
+    tensor: InputTensor[Any], form: InputForm, read: Mapping[str, Tensor | Refused]
+) -> Tensor:
+    """The array of an input whose values are JSON, unless it is among those ``read``."""
+    values = tensor.data
+    if isinstance(values, list):
+        if len(values) != form.count:
+            raise bad_tensor(tensor.name, f"data does not have shape {list(form.shape)}.")
+        try:
+            if form.pack is not None:
+                return np.ndarray(form.shape, form.dtype, form.pack(*values))
+            return _array(values, form.dtype).reshape(form.shape)
+        except (ValueError, OverflowError, FloatingPointError) as error:
+            raise _other_elements(tensor.name, form.spec.datatype, error) from error
+    found = read.get(tensor.name)
+    if isinstance(found, Refused):
+        raise found
+    return _from_json(tensor, form.spec.datatype) if found is None else found
+
+
+def _from_json(tensor: InputTensor[Any], datatype: Datatype) -> Tensor:
     data = bytes(tensor.data)
     if not data or data == b"null":
         raise bad_tensor(tensor.name, "The input has neither data nor binary_data_size.")
@@ -313,14 +326,14 @@ def _from_json(tensor: InputTensor, datatype: Datatype) -> Tensor:
     return array.reshape(tensor.shape)
 
 
-def _long_array(tensor: InputTensor, data: bytes, datatype: Datatype) -> Tensor | None:
+def _long_array(tensor: InputTensor[Any], data: bytes, datatype: Datatype) -> Tensor | None:
     """See ``decode_numbers``. Raises Refused for elements that are not of the datatype."""
     dtype = NUMPY_TYPES[datatype]
     try:
         with np.errstate(over="raise"):
             return decode_numbers(data, dtype, _decoder(dtype.kind, 1), tensor.shape)
     except (msgspec.MsgspecError, ValueError, OverflowError, FloatingPointError) as error:
-        raise bad_tensor(tensor.name, f"data is not a {datatype} tensor: {error}.") from error
+        raise _other_elements(tensor.name, datatype, error) from error
 
 
 def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int) -> Tensor:
@@ -334,10 +347,8 @@ def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int)
             values = _decoder(dtype.kind, depth).decode(data)
         else:
             values = msgspec.convert(data, _nested(dtype.kind, depth))
-        array = _packed(values, dtype) if depth == 1 else None
-        if array is None:
-            with np.errstate(over="raise"):
-                array = from_numbers(values) if dtype == BF16 else np.array(values, dtype)
+        pack = packer(len(values), dtype) if depth == 1 else None
+        array = np.ndarray(len(values), dtype, pack(*values)) if pack else _array(values, dtype)
     except (
         msgspec.MsgspecError,
         ValueError,
@@ -345,26 +356,20 @@ def array_of(name: str, data: bytes | list[Any], datatype: Datatype, depth: int)
         FloatingPointError,
         RecursionError,
     ) as error:
-        raise bad_tensor(name, f"data is not a {datatype} tensor: {error}.") from error
+        raise _other_elements(name, datatype, error) from error
     if array.ndim != depth:  # texts of rows of different lengths
         raise bad_tensor(name, f"data is not a {datatype} tensor: its rows differ in length.")
     return array
 
 
-def _packed(values: list[Any], dtype: "np.dtype[Any]") -> Tensor | None:
-    """The array of a short list of floats, in half the time of NumPy. None for others.
-
-    Raises OverflowError.
-    """
-    count = len(values)
-    if dtype.char not in _PACKED or not 0 < count <= _PACKED_VALUES:
-        return None
-    return np.ndarray(count, dtype, _packer(count, dtype.char).pack(*values))
+def _array(values: list[Any], dtype: "np.dtype[Any]") -> Tensor:
+    """The array of a list. Raises FloatingPointError and what NumPy raises."""
+    with np.errstate(over="raise"):
+        return from_numbers(values) if dtype == BF16 else np.array(values, dtype)
 
 
-@lru_cache(maxsize=128)
-def _packer(count: int, kind: str) -> struct.Struct:
-    return struct.Struct(f"<{count}{kind}")
+def _other_elements(name: str, datatype: Datatype, error: Exception) -> Refused:
+    return bad_tensor(name, f"data is not a {datatype} tensor: {error}.")
 
 
 @lru_cache(maxsize=128)
@@ -378,36 +383,6 @@ def _nested(kind: str, depth: int) -> Any:
     for _ in range(depth):
         nested = list[nested]
     return nested
-
-
-def check_shape(
-    name: str, datatype: str, shape: tuple[int, ...], spec: TensorSpec, max_batch: int
-) -> None:
-    """Raises Refused if an input of this datatype and shape is not as ``spec`` says."""
-    if datatype != spec.datatype:
-        raise Refused(
-            Refusal.DATATYPE,
-            f"The model needs {spec.datatype}, not {datatype}.",
-            field=name,
-            sent=f"{shown(name)} as {shown(datatype)}",
-            wanted=spec.datatype,
-        )
-    if not _fits(shape, spec.shape) or 0 in shape:
-        raise Refused(
-            Refusal.SHAPE,
-            f"The model needs shape {list(spec.shape)}, not {list(shape)}.",
-            field=name,
-            sent=f"{shown(name)} of shape {list(shape)}",
-            wanted=f"{list(spec.shape)}",
-        )
-    if spec.shape[:1] == (-1,) and shape[0] > max_batch:
-        raise Refused(
-            Refusal.SHAPE,
-            f"The batch has {shape[0]} items; {max_batch} are allowed.",
-            field=name,
-            sent=f"batches of {shape[0]}",
-            wanted=f"{max_batch} or fewer",
-        )
 
 
 def _texts(name: str, data: memoryview, count: int) -> list[str]:
@@ -428,12 +403,3 @@ def _texts(name: str, data: memoryview, count: int) -> list[str]:
     if len(texts) != count or at != len(data):
         raise bad_tensor(name, f"The bytes do not have exactly {count} elements.")
     return texts
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(shown(name) for name in sorted(names)[:_NAMES])
-
-
-def bad_tensor(name: str, message: str) -> Refused:
-    """The error for a tensor whose values cannot be read."""
-    return Refused(Refusal.MALFORMED, message, field=name)

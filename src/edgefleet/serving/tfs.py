@@ -15,7 +15,7 @@ from edgefleet.serving.active_release import Release
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest_inferences import RestInferences
-from edgefleet.serving.routes import Endpoints, answer, json_reply
+from edgefleet.serving.routes import Endpoints, endpoint_of, json_reply
 from edgefleet.serving.tfs_codec import ExamplesCodec, PredictCodec
 from edgefleet.serving.tfs_values import SIGNATURE
 
@@ -47,7 +47,8 @@ class TensorFlowServing:
         self._regress = ExamplesCodec(host.bodies, "regress")
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
-        return answer(request, self.endpoints(request.path.split("/")[3:]))
+        endpoints = self.endpoints(request.path.split("/")[3:])
+        return endpoint_of(request.method, request.path, endpoints)(request)
 
     def endpoints(self, rest: list[str]) -> Endpoints:
         """The endpoints of the path behind ``/v1/models``, given by its parts."""

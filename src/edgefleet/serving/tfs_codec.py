@@ -12,17 +12,11 @@ from edgefleet.serving.active_release import Release
 from edgefleet.serving.bf16 import numbers
 from edgefleet.serving.bodies import plain_body
 from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.declared import bad_tensor, batch_of, check_inputs, unknown_input
 from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.oip_codec import generation_line
 from edgefleet.serving.refused import Refused
 from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import (
-    bad_tensor,
-    batch_of,
-    check_inputs,
-    check_shape,
-    unknown_input,
-)
 from edgefleet.serving.tfs_values import (
     Value,
     decoded,
@@ -190,7 +184,8 @@ def _arrays(
     columns: dict[str, Value], active: Release, read: Callable[[Value, TensorSpec], Tensor]
 ) -> dict[str, Tensor]:
     """The inputs by name, in the order of the model. Raises Refused."""
-    specs = {spec.name: spec for spec in active.inputs}
+    declared = active.declared
+    specs = declared.by_name
     for name in columns:
         if name not in specs:
             raise unknown_input(name, specs)
@@ -198,7 +193,7 @@ def _arrays(
     for name, spec in specs.items():
         if name in columns:
             array = read(columns[name], spec)
-            check_shape(name, spec.datatype, array.shape, spec, active.wanted.variant.max_batch)
+            declared.form(name, spec.datatype, array.shape)
             arrays[name] = array
     check_inputs(arrays, specs)
     return arrays

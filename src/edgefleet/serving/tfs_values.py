@@ -17,8 +17,9 @@ import numpy as np
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.release import TensorSpec
 from edgefleet.protocol.wire import decode, encode
+from edgefleet.serving.declared import bad_tensor
 from edgefleet.serving.runtime import Tensor
-from edgefleet.serving.tensors import array_of, bad_tensor
+from edgefleet.serving.tensors import array_of
 
 SIGNATURE: Final = "serving_default"
 Value = Any
@@ -41,7 +42,7 @@ class _Body(msgspec.Struct, frozen=True):
 _FIELDS: Final = ("instances", "inputs", "examples", "context")
 
 
-def read_body(body: memoryview) -> dict[str, Value]:
+def read_body(body: bytes | bytearray | memoryview) -> dict[str, Value]:
     """The fields of a request that are there and not null.
 
     Raises OperatorError ``bad_request`` for no JSON, and for another signature than the one that

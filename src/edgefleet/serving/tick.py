@@ -12,7 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from edgefleet.base.errors import EdgefleetError
 from edgefleet.serving.active_release import Inferred, Release, ReleaseEnded
-from edgefleet.serving.row_wise import RowWise, stacked
+from edgefleet.serving.row_wise import BATCHED_BYTES, RowWise, stacked
 from edgefleet.serving.run_times import bytes_of
 from edgefleet.serving.runtime import Tensor
 
@@ -175,7 +175,11 @@ def may_batch(active: Release, inputs: Mapping[str, Tensor], items: int) -> bool
     if rows is None or not rows.possible:
         return False
     size_bytes = bytes_of(inputs)
-    return rows.admits(size_bytes, items) and active.times.gains(size_bytes.bit_length())
+    return (
+        items < rows.max_batch
+        and size_bytes <= BATCHED_BYTES
+        and size_bytes.bit_length() in active.times.short
+    )
 
 
 def _has_rows(made: Sequence[Tensor], items: int) -> bool:

@@ -18,6 +18,7 @@ from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Inferred, ReleaseEnded, is_idle
 from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.declared import DeclaredInputs, batch_of
 from edgefleet.serving.limits import (
     KEPT_BYTES,
     QUEUED,
@@ -30,7 +31,6 @@ from edgefleet.serving.row_wise import RowWise
 from edgefleet.serving.run_times import RunTimes, size_class
 from edgefleet.serving.runtime import QuantisedTensor, Tensor
 from edgefleet.serving.stats import Stats, memory_kib
-from edgefleet.serving.tensors import batch_of
 from edgefleet.serving.threads import thread_count
 from edgefleet.serving.worker_channel import (
     MESSAGE_BYTES,
@@ -162,6 +162,7 @@ class WorkerRelease:
         self.stats = Stats()
         self.rows: RowWise | None = None
         self.inputs = wanted.variant.inputs
+        self.declared = DeclaredInputs(self.inputs, wanted.variant.max_batch)
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.quantised: Mapping[str, QuantisedTensor] = {}

@@ -55,6 +55,7 @@ class FakeDevice:
     models_memory_mib: int = 0  # for all models together. 0: not limited
     versions: tuple[tuple[str, str], ...] = ()  # of the runtimes. Empty: not reported
     comparisons: tuple[str, ...] = ()  # of golden sets, besides that of class scores
+    datatypes: tuple[str, ...] = ()  # of tensors. Empty: the agent is from before BF16
     protocol: int = ONE_MODEL  # the protocol version of the agent
     fetch_s: float = 5.0
     beside: tuple[ModelReport, ...] = ()

@@ -94,6 +94,7 @@ class FakeFleet(MemoryHub):
             models_memory_mib=device.models_memory_mib,
             versions=device.versions,
             comparisons=device.comparisons,
+            datatypes=device.datatypes,
         )
         self.devices[device.name] = device
         self._by_row.append(device)

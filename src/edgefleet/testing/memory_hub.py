@@ -54,6 +54,7 @@ class _Enrolled:
     models_memory_mib: int = 0
     versions: tuple[tuple[str, str], ...] = ()
     comparisons: tuple[str, ...] = ()
+    datatypes: tuple[str, ...] = ()
     hashed: str = ""  # the name at enrolment of a renamed device
     disk_fault: str = ""  # as it reported with its facts
     removed_at: float | None = None
@@ -95,6 +96,7 @@ class MemoryHub:
         models_memory_mib: int = 0,
         versions: tuple[tuple[str, str], ...] = (),
         comparisons: tuple[str, ...] = (),
+        datatypes: tuple[str, ...] = (),
     ) -> int:
         """Enrol a device. Returns its row."""
         enrolled = _Enrolled(
@@ -106,6 +108,7 @@ class MemoryHub:
             models_memory_mib,
             versions,
             comparisons,
+            datatypes,
         )
         self._enrolled.append(enrolled)
         return _add(self.engine, enrolled)
@@ -303,6 +306,7 @@ def _add(engine: Engine, enrolled: _Enrolled) -> int:
         models_memory_mib=enrolled.models_memory_mib,
         versions=enrolled.versions,
         comparisons=enrolled.comparisons,
+        datatypes=enrolled.datatypes,
         hashed=enrolled.hashed,
     )
     engine.fleet.disk_faults.set(row, enrolled.disk_fault)

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-SESSION_S: Final = 12 * 3600
 FORM_BYTES: Final = 4096
 FORM_S: Final = 10.0
 

@@ -89,22 +89,30 @@ class Live:
         shot = self._snapshot(address, build)
         return msgspec.json.encode(self._news(shot.title, shot.fragments, shot.last_seen))
 
-    async def stream(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
-        """Messages until the page is gone or ``LIVE_STREAM_S`` have passed."""
+    async def stream(
+        self, address: str, build: Callable[[], Page], check: Callable[[], object]
+    ) -> AsyncGenerator[bytes]:
+        """Messages until the page is gone or ``LIVE_STREAM_S`` have passed.
+
+        ``check`` is called before each message: an EdgefleetError that it raises ends the stream.
+        """
         self._streams += 1
         try:
-            async with aclosing(self._messages(address, build)) as messages:
+            async with aclosing(self._messages(address, build, check)) as messages:
                 async for message in messages:
                     yield message
         finally:
             self._streams -= 1
 
-    async def _messages(self, address: str, build: Callable[[], Page]) -> AsyncGenerator[bytes]:
+    async def _messages(
+        self, address: str, build: Callable[[], Page], check: Callable[[], object]
+    ) -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
         known: dict[str, float] = {}
         opened = sent_at = self._clock.monotonic()
         while self._clock.monotonic() - opened < limits.LIVE_STREAM_S:
             try:
+                check()
                 shot = self._snapshot(address, build)
             except EdgefleetError as error:
                 yield _message("gone", Gone(error.message))

@@ -40,17 +40,27 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """The rights of the reader of a page. ``shares_token``: the operator token names no person."""
+
+    may_operate: bool = False
+    may_approve: bool = False
+    shares_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """The parsed address: ``names`` from its path, ``query`` from its query string."""
 
     names: Mapping[str, str]
     query: Mapping[str, str]
+    reader: Reader = Reader()
 
 
 Build = Callable[[Reads, Asked], Page]
 
 
-def fleet_page(hub: Reads, _: Asked) -> Page:
+def fleet_page(hub: Reads, asked: Asked) -> Page:
     fleet = hub.fleet()
     rollouts = hub.rollouts().rollouts
     models = hub.models().models
@@ -58,6 +68,7 @@ def fleet_page(hub: Reads, _: Asked) -> Page:
     needs = [rollout for rollout in rollouts if rollout.why.for_a_person]
     open_of = Counter(rollout.model for rollout in rollouts if rollout.id in fleet.rollouts_open)
     context = {
+        "reader": asked.reader,
         "fleet": fleet,
         "on_release": [
             (
@@ -121,6 +132,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
     opened = [wave.population for wave in rollout.waves if wave.population is not None]
     finished = rollout.evidence.failed + rollout.evidence.healthy
     context = {
+        "reader": asked.reader,
         "rollout": rollout,
         "waves": waves,
         "wave_bar": charts.wave_bar(waves, opened[-1] if opened else None, compact=False),

@@ -103,6 +103,7 @@ def demo(
     from edgefleet.cli.demo.planted_faults import agent_of
     from edgefleet.cli.demo.processes import Programs
     from edgefleet.cli.demo.report import demo_report, show
+    from edgefleet.client.discover import discover
 
     folder = _examples(examples)
     clock = SystemClock()
@@ -135,8 +136,8 @@ def demo(
         else:
             show(progress.console, report)
         if stay:
-            token = (stage.hub_folder / "operator.token").read_text().strip()
-            progress.line(f"The page: {observed.url}/?token={token}")
+            link = discover(data_dir=stage.hub_folder, environ={}).client().people.login_link()
+            progress.line(f"The page, for one login: {observed.url}{link.path}")
             progress.line("Hub and devices keep running. Press Ctrl-C to stop.")
             _stay(stage)
     if data_dir:

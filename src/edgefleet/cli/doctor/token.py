@@ -8,7 +8,7 @@ from edgefleet.cli.doctor.finding import Finding, State
 def check(context: Context) -> Finding:
     access = context.access
     if isinstance(access, EdgefleetError):
-        if access.code != "not_authorized":
+        if access.code != "unauthenticated":
             return Finding(check="token", state=State.SKIPPED, text="No hub to check it with.")
         return Finding(check="token", state=State.BAD, text=access.message, fix=access.hint)
     if isinstance(context.health, EdgefleetError):

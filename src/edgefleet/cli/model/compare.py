@@ -13,10 +13,11 @@ from edgefleet.base.texts import counted
 from edgefleet.cli.command import verb
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.screen import facts, table
-from edgefleet.cli.values import FILE, percent, size
+from edgefleet.cli.values import DURATION, FILE, percent, size
 
 if TYPE_CHECKING:
     from edgefleet.optimize.comparison.compare import FileComparison
+    from edgefleet.optimize.comparison.costs import CostComparison, TimesFaster
     from edgefleet.optimize.comparison.report import CompareReport
     from edgefleet.optimize.release_folder import BuiltRelease
     from edgefleet.protocol.release import Variant
@@ -29,7 +30,7 @@ Pair = tuple[str, Path, Path, "Variant | None", "Variant | None"]
     "compare",
     hub=False,
     examples=(
-        "edgefleet model compare fp32.onnx int8.onnx --samples digits.npz",
+        "edgefleet model compare fp32.onnx int8.onnx --samples digits.npz --measure 20s",
         "edgefleet model compare digits-1 digits-2 --json",
     ),
 )
@@ -47,16 +48,36 @@ Pair = tuple[str, Path, Path, "Variant | None", "Variant | None"]
     show_default=True,
     help="Samples that are used, at most.",
 )
+@click.option(
+    "--measure",
+    "measure_s",
+    type=DURATION,
+    help="Also measure latency on the samples, for about this time, and memory. Such as 20s.",
+)
 @pass_invocation
 def compare(
-    invocation: Invocation, before: Path, after: Path, *, samples: Path | None, cases: int
+    invocation: Invocation,
+    before: Path,
+    after: Path,
+    *,
+    samples: Path | None,
+    cases: int,
+    measure_s: float | None,
 ) -> None:
     """Compare two model files, or the variants of two release folders.
 
     Shows sizes, the transfer and the estimated difference for a device that has BEFORE, operators,
     changes that clients notice, and how far the weights are apart. With samples both models run in
-    the runtime of this machine: agreement, and the metric of both with a paired interval.
+    the runtime of this machine: agreement, and the metric of both with a paired interval. With
+    --measure both also run in turns in one process: how many times faster, with a paired interval.
     """
+    if measure_s is not None and samples is None:
+        raise OperatorError(
+            "setting_invalid",
+            "Latency is measured on real inputs.",
+            field="measure",
+            hint="Give --samples FILE.npz, too.",
+        )
     report = _folders(before, after) if before.is_dir() and after.is_dir() else None
     if report is None and (before.is_dir() or after.is_dir()):
         raise OperatorError(
@@ -67,7 +88,7 @@ def compare(
         )
     compared, pairs = report or _files(before, after)
     if samples is not None:
-        compared = _with_samples(compared, pairs, samples, cases)
+        compared = _with_samples(compared, pairs, samples, cases, measure_s)
     invocation.screen.answer(compared, _lines(compared))
 
 
@@ -111,13 +132,15 @@ def _variants(built: BuiltRelease) -> dict[str, Variant]:
 
 
 def _with_samples(
-    report: CompareReport, pairs: list[Pair], samples: Path, cases: int
+    report: CompareReport, pairs: list[Pair], samples: Path, cases: int, measure_s: float | None
 ) -> CompareReport:
     from msgspec.structs import replace
 
     from edgefleet.optimize.comparison.answers import Side, compare_answers
     from edgefleet.optimize.comparison.compare import file_variant
+    from edgefleet.optimize.comparison.costs import compare_costs, why_not_measured
     from edgefleet.optimize.run_model import answers
+    from edgefleet.optimize.samples import read_samples
     from edgefleet.serving.model_file import inspect_model
 
     files: list[FileComparison] = []
@@ -127,7 +150,12 @@ def _with_samples(
             for path, variant in ((before, old), (after, new))
         ]
         found = compare_answers(sides[0], sides[1], samples, answers, cases=cases)
-        files.append(replace(compared, samples=found))
+        text = "" if measure_s is None else why_not_measured(sides[0], sides[1])
+        costs = None
+        if measure_s is not None and not text:
+            inputs = read_samples(samples, inspect_model(before), cases).inputs
+            costs = compare_costs(sides[0], sides[1], inputs, seconds=measure_s)
+        files.append(replace(compared, samples=found, costs=costs, costs_text=text))
     return replace(report, files=tuple(files))
 
 
@@ -181,7 +209,31 @@ def _rows(one: FileComparison) -> list[tuple[str, object]]:
                 )
             )
             rows.append(("shown", found.text))
-    return rows
+    if one.costs_text:
+        rows.append(("latency", f"not measured: {one.costs_text}"))
+    return [*rows, *cost_rows(one.costs)] if one.costs else rows
+
+
+def cost_rows(costs: CostComparison) -> list[tuple[str, object]]:
+    """Latency and memory of both, each with how sure the difference is."""
+    counts = (
+        f"{costs.before.runs:,} rounds, batch {costs.batch}, {counted(costs.threads, 'thread')}"
+    )
+    rows: list[tuple[str, object]] = [
+        (name, f"{before * 1e3:.3g} ms -> {after * 1e3:.3g} ms, {_faster(times)}")
+        for name, before, after, times in (
+            ("p50", costs.before.p50_s, costs.after.p50_s, costs.by_p50),
+            ("p10", costs.before.p10_s, costs.after.p10_s, costs.by_p10),
+        )
+    ]
+    memory = _change(costs.memory_before_bytes, costs.memory_after_bytes)
+    return [*rows, ("measured", counts), ("memory", memory)]
+
+
+def _faster(times: TimesFaster) -> str:
+    interval = f"95 % interval {times.low:.2f} to {times.high:.2f}"
+    shown = " is not shown to differ" if times.low <= 1 <= times.high else ""
+    return f"{times.times:.2f} times the speed ({interval}){shown}"
 
 
 def _change(before: int, after: int) -> str:

@@ -12,7 +12,7 @@ from edgefleet.cli.values import size
 
 if TYPE_CHECKING:
     from edgefleet.client.hub import HubClient
-    from edgefleet.protocol.lineage import Evaluation, Statement
+    from edgefleet.protocol.lineage import Evaluation, Resource, Statement
 
 
 def fetch_lineage(hub: HubClient, model: str, release: str) -> Statement:
@@ -56,17 +56,17 @@ def lineage_lines(statement: Statement) -> list[str]:
     """The document for people."""
     build, run = statement.predicate.build_definition, statement.predicate.run_details
     rows = [
-        ("made", f"{run.metadata.started_on} to {run.metadata.finished_on}"),
+        ("made", f"{run.metadata.started_on or 'unknown'} to {run.metadata.finished_on}"),
+        ("builder", run.builder.id),
+        ("wanted", _pairs(build.external_parameters)),
         ("tools", _pairs(run.builder.version)),
         ("machine", _machine(build.internal_parameters)),
     ]
     sources = [
-        (one.name, one.digest.sha256[:16] if one.digest else None, _pairs(one.annotations))
+        (one.name or one.uri, _digest(one), _pairs(one.annotations))
         for one in build.resolved_dependencies
     ]
-    files = [
-        (one.name, one.digest.sha256[:16] if one.digest else None) for one in statement.subject
-    ]
+    files = [(one.name, _digest(one)) for one in statement.subject]
     judged = [_judged(one) for one in statement.predicate.edgefleet_evaluation]
     head = ("profile", "file", "recipe", "size", "metric", "baseline", "smaller", "faster")
     texts = [
@@ -86,17 +86,24 @@ def lineage_lines(statement: Statement) -> list[str]:
     ]
 
 
+def _digest(one: Resource) -> str | None:
+    """The first digest, of another function than SHA-256 with its name."""
+    if one.sha256:
+        return one.sha256[:16]
+    return next((f"{name}:{digest[:16]}" for name, digest in one.digest.items()), None)
+
+
 def _judged(one: Evaluation) -> tuple[object, ...]:
+    from edgefleet.protocol.field_figures import recipe_name
+
     judgement = one.judgement or {}
     candidate = _mapping(judgement.get("candidate"))
     accuracy = _mapping(judgement.get("accuracy"))
-    steps = one.recipe.get("steps")
-    names = [str(_mapping(step).get("step")) for step in steps] if isinstance(steps, list) else []
     bytes_ = candidate.get("size_bytes")
     return (
         one.profile,
         one.sha256[:16],
-        f"{one.recipe.get('runtime', '')} {'+'.join(names) or 'unchanged'}",
+        recipe_name(one.recipe),
         size(bytes_) if isinstance(bytes_, int) else None,
         _decimals(accuracy.get("candidate")),
         _decimals(accuracy.get("baseline")),

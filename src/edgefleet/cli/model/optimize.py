@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from edgefleet.optimize.measurement import Measurement
     from edgefleet.optimize.outcome import Outcome, ProfileOutcome
 
+_DATA = click.Path(path_type=Path, exists=True)
+
+
+class Model(click.Path):
+    """A file or folder that exists, a function of the publisher's code, or an MLflow address."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from edgefleet.optimize.inputs.mlflow_address import is_mlflow_address
+        from edgefleet.optimize.torch_steps.reference import is_reference
+
+        is_name = is_reference(str(value)) or is_mlflow_address(str(value))
+        return value if is_name else super().convert(value, param, ctx)
+
 
 @verb(
     "optimize",
@@ -30,6 +43,13 @@ if TYPE_CHECKING:
         "edgefleet model optimize cnn.onnx cnn.tflite --profile jetson_nano "  # noqa: ISC004
         "--profile raspberry_pi --calibration train.npz --evaluate test.npz --model digits "
         "--release 3 --out ./digits-3 --budget 30m --baseline ./digits-2 --json",
+        "edgefleet model optimize models:/digits@champion --tracking-uri http://mlflow:5000 "  # noqa: ISC004
+        "--profile generic_x86 --calibration ./train --evaluate ./test --model digits "
+        "--release 4 --out ./digits-4 --preprocess size=28x28 --preprocess mean=0.5 "
+        "--preprocess std=0.5 --preprocess layout=nchw --preprocess color=grey",
+        "edgefleet model optimize net.py:trained --train net.py:train --python torch/bin/python "  # noqa: ISC004
+        "--profile generic_x86 --calibration train.npz --evaluate test.npz --model digits "
+        "--release 4 --out ./digits-4 --budget 2h",
     ),
     exits=(Exit.FAILED,),
 )
@@ -38,7 +58,7 @@ if TYPE_CHECKING:
     nargs=-1,
     required=True,
     metavar="MODEL...",
-    type=click.Path(path_type=Path, exists=True),
+    type=Model(path_type=Path, exists=True),
 )
 @click.option(
     "--profile",
@@ -46,19 +66,28 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A hardware class; repeat it for more.",
+    help="A hardware class of `model profiles`; repeat it for more.",
+)
+@click.option(
+    "--profiles",
+    "own_profiles",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FOLDER",
+    help="A folder of profiles of your own, or one file, as for `model profiles`.",
 )
 @click.option(
     "--calibration",
     required=True,
-    type=FILE,
-    help="Inputs from which ranges are found: 100 to 500 cases of the training data, as .npz.",
+    type=_DATA,
+    help="Inputs from which ranges are found: 100 to 500 cases of the training data, as .npz or a "
+    "folder of images.",
 )
 @click.option(
     "--evaluate",
     required=True,
-    type=FILE,
-    help="Inputs X and right answers y that were not trained on, as .npz.",
+    type=_DATA,
+    help="Inputs X and right answers y that were not trained on, as .npz; or a folder that has a "
+    "folder of images for each class.",
 )
 @click.option("--model", required=True, metavar="NAME", help="The model's name.")
 @click.option("--release", required=True, metavar="NAME", help="The version.")
@@ -105,9 +134,58 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="A key of [compare], such as scores=confidences; repeat it.",
 )
+@click.option(
+    "--preprocess",
+    multiple=True,
+    type=Pair(),
+    metavar="KEY=VALUE",
+    help="Of images: size=224x224, mean=0.5,0.5,0.5, std=0.5,0.5,0.5, layout=nchw; repeat it.",
+)
+@click.option(
+    "--tracking-uri",
+    default="",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URL",
+    help="The MLflow server of a MODEL such as models:/NAME/VERSION.",
+)
+@click.option(
+    "--converter-python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="EDGEFLEET_CONVERTER_PYTHON",
+    help="A Python with the packages that convert XGBoost, LightGBM, Keras or TensorFlow models.",
+)
 @click.option("--metric", default="", metavar="NAME", help="Such as f1. Default: by the task.")
 @click.option(
+    "--train",
+    default="",
+    metavar="FUNCTION",
+    help="Trains pruned models and students: FILE.py:function or package.module:function.",
+)
+@click.option(
+    "--student",
+    "students",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Returns a smaller model to be taught; repeat it. Default: a quarter of the channels.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The Python that has PyTorch. Default: that of this program.",
+)
+@click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads of a run. Default: by the profile."
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report here, too: also if no variant qualifies.",
+)
+@click.option("--plots", is_flag=True, help="Draw the plots of report.html here, too.")
+@click.option(
+    "--field",
+    type=FILE,
+    help="The answer of `edgefleet model field MODEL --json`: the fleet's figures rank, too.",
 )
 @click.option(
     "--cache-dir",
@@ -119,14 +197,19 @@ def optimize(
     invocation: Invocation,
     /,
     *,
-    models: tuple[Path, ...],
+    models: tuple[Path | str, ...],
     profiles: tuple[str, ...],
     compare: tuple[tuple[str, object], ...],
+    preprocess: tuple[tuple[str, object], ...],
+    plots: bool,
     **wishes: Any,
 ) -> int | None:
     """Find the best variant of a float model for each profile.
 
-    MODEL is an ONNX file, a TFLite file, or both of the same model. Each candidate is built, run on
+    MODEL is an ONNX file, a TFLite file, or both of the same model; a PyTorch model: a file, or
+    FILE.py:function, the function that returns it; a model of XGBoost, LightGBM, Keras or
+    TensorFlow, an MLflow folder or an address such as models:/NAME/VERSION
+    (docs/optimize-inputs.md). Each candidate is built, run on
     the evaluation data in its own runtime at the batch of the profile, and judged: it must keep
     the accuracy, be inside the limits of the profile, and be smaller or faster. The variant with
     the greatest gain (times smaller by times faster) goes into a release folder, ready for
@@ -138,25 +221,34 @@ def optimize(
     docs/optimize.md explains the verdicts.
     """
     from edgefleet.optimize import optimize as run
+    from edgefleet.optimize.preprocessing import preprocessing_of
 
     outcome = run(
         models,
         profiles=profiles,
         compare=dict(compare),
+        images=preprocessing_of(dict(preprocess)) if preprocess else None,
         progress=invocation.screen.note,
         **wishes,
     )
-    invocation.screen.answer(outcome.without_cases(), _lines(outcome))
+    lines = _lines(outcome, wishes["keep"], plots=plots)
+    invocation.screen.answer(outcome.without_cases(), lines)
     if outcome.folder and not invocation.json:
         invocation.screen.note(f"Next: edgefleet model publish {outcome.folder} --trust")
     return None if outcome.qualified else Exit.FAILED
 
 
-def _lines(outcome: Outcome) -> list[str]:
-    lines: list[str] = []
-    for profile in outcome.profiles:
-        lines += [f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile), ""]
-        lines += [profile.text, ""]
+def _lines(outcome: Outcome, keep: float, *, plots: bool) -> list[str]:
+    from edgefleet.optimize.evidence import profile_report
+    from edgefleet.optimize.report import terminal
+    from edgefleet.optimize.report.decisions import verdict
+
+    reports = [profile_report(one, keep, outcome.labels) for one in outcome.profiles]
+    lines = [f"{one.profile}: {verdict(one)}" for one in reports]
+    for profile, report in zip(outcome.profiles, reports, strict=True):
+        lines += ["", f"{profile.profile}, batch {profile.baseline.batch}:", *_table(profile)]
+        lines += terminal.plots(report) if plots else ()
+    lines.append("")
     where = f"{outcome.folder} is ready." if outcome.folder else "No release folder was written."
     return [*lines, where]
 

@@ -166,7 +166,7 @@ KNOBS: Final[tuple[Knob, ...]] = (
     Knob(("start_at",), "--start-at", INSTANT, "TIME",
          "When the rollout starts by itself, such as 2026-09-22T02:00+02:00.", shown=_hidden),
     Knob(("approval", "people"), "--approval-people", click.IntRange(0, 2), "PEOPLE",
-         "People who must approve before devices start."),
+         "Users who must approve before devices start; the one who plans cannot."),
     Knob(("approval", "each_wave"), "--approval-each-wave", None, "",
          "Require the approvals for each wave, not once for the plan."),
     Knob(("follow",), "--follow", None, "",

@@ -98,7 +98,10 @@ def approve(invocation: Invocation, rollout: str | None, person: str, note: str)
     """Approve a rollout, or its open wave.
 
     A plan may require the approval of one or two people (--approval-people), once or for each wave,
-    before any device starts. Default ROLLOUT: the only open one.
+    before any device starts. Two people are two users (`edgefleet user add NAME --role approver`),
+    by whichever of their tokens; the user who planned the rollout cannot approve it. --person is
+    read with the operator token alone, and for a plan that one person approves.
+    Default ROLLOUT: the only open one.
     """
     from edgefleet.cli.rollout.render import rollout_lines
     from edgefleet.protocol.rollout import ApproveRequest

@@ -13,7 +13,9 @@ from edgefleet.protocol.wire import Wire
 
 RECORD: Final = "backup.json"
 DATABASE: Final = "hub.sqlite"
-SMALL_FILES: Final = ("hub.secret", "operator.token", "hub.json", "release_counts.json")
+SMALL_FILES: Final = (
+    "hub.secret", "operator.token", "hub.json", "release_counts.json", "field_figures.json",
+)  # fmt: skip
 """Files of a data folder beside the database, of which a hub makes those that are missing."""
 _FORMAT: Final = 1
 

@@ -30,22 +30,27 @@ def packaged() -> tuple[Migration, ...]:
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[Migration, ...]) -> None:
-    """Apply the missing migrations, each in one transaction with its record.
+    """Apply the missing migrations in order, each in one transaction with its record.
 
-    Raises OperatorError ``store_foreign`` if the applied migrations are not equal to the first of
-    ``steps``: then another version wrote the database, and it is not changed.
+    Numbers may have gaps, and a lower number may arrive after a higher one: lines of development
+    take their numbers apart.
+
+    Raises OperatorError ``store_foreign`` if an applied migration is not one of ``steps``: then
+    another version wrote the database, and it is not changed.
     """
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migration"
         " (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL) STRICT"
     )
-    applied = connection.execute("SELECT number, sha256 FROM migration ORDER BY number").fetchall()
-    known = [(step.number, step.sha256) for step in steps]
-    if applied != known[: len(applied)]:
+    applied = dict(connection.execute("SELECT number, sha256 FROM migration"))
+    known = {step.number: step.sha256 for step in steps}
+    if not applied.items() <= known.items():
         raise OperatorError(
             "store_foreign", "Another version of the hub wrote the database, or it is damaged."
         )
-    for step in steps[len(applied) :]:
+    for step in steps:
+        if step.number in applied:
+            continue
         # executescript commits an open transaction first, so the script contains its own.
         record = f"INSERT INTO migration VALUES ({step.number}, '{step.sha256}');"  # noqa: S608 - the number and digest of a packaged file
         try:

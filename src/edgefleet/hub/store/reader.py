@@ -10,6 +10,7 @@ import msgspec
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.hub.store.pages import PageReader
+from edgefleet.hub.store.people import PeopleReader
 from edgefleet.hub.store.records import (
     StoredDevice,
     StoredOutcome,
@@ -38,6 +39,7 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.pages = PageReader(connection)
+        self.people = PeopleReader(connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -54,6 +56,7 @@ class Reader:
         """Read from ``connection`` from now on. Queries under way end on the old one."""
         self._connection = connection
         self.pages = PageReader(connection)
+        self.people = PeopleReader(connection)
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows. Equal facts and equal labels are shared."""
@@ -182,13 +185,22 @@ class Reader:
     def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """At most ``limit`` entries of the audit log with ids below ``before``, newest first."""
         rows = self._connection.execute(
-            "SELECT id, at, actor, action, about, detail FROM audit"
+            "SELECT id, at, actor, action, about, detail, way, address FROM audit"
             " WHERE id < ? ORDER BY id DESC LIMIT ?",
             ((1 << 62) if before is None else before, limit),
         )
         return tuple(
-            AuditEntry(id=id_, at=at, actor=actor, action=action, about=about, detail=detail)
-            for id_, at, actor, action, about, detail in rows
+            AuditEntry(
+                id=id_,
+                at=at,
+                actor=actor,
+                action=action,
+                about=about,
+                detail=detail,
+                way=way,
+                address=address,
+            )
+            for id_, at, actor, action, about, detail, way, address in rows
         )
 
     def enrolled_with(self, digest: str, key_digest: str) -> int | None:

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +29,7 @@ from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.constraints.ahead import Given
 from edgefleet.rollout.lifecycle.step import AuditLine
 
+T = TypeVar("T")
 _PRUNED_AFTER_S = 7 * 86_400.0  # retention of an unused claim after it expired
 
 
@@ -100,6 +102,22 @@ class SqliteStore:
         else:
             self._writing.connection.close()
         self.reader.close()
+
+    def change(
+        self,
+        job: Callable[[sqlite3.Connection], T],
+        lines: Sequence[AuditLine],
+        now: float,
+        committed: Callable[[T], None],
+    ) -> "asyncio.Future[T]":
+        """Run ``job`` and store its audit lines in one transaction."""
+
+        def audited(connection: sqlite3.Connection) -> T:
+            result = job(connection)
+            _audit(connection, lines, now)
+            return result
+
+        return self.writer.submit(audited, committed)
 
     def settled(self) -> "asyncio.Future[None]":
         """Resolves once every earlier write is durable, and its ``committed`` was called."""
@@ -380,7 +398,9 @@ class SqliteStore:
                     "UPDATE claim SET used_by = ?, key_digest = ? WHERE digest = ?",
                     (row, key_digest, claim_digest),
                 )
-            _audit(connection, [_line(f"device/{name}", "enrol", f"device/{name}")], now)
+            about = f"device/{name}"
+            line = AuditLine(actor=about, action="enrol", about=about, detail="", way="claim")
+            _audit(connection, [line], now)
             return device
 
         return self.writer.submit(job, committed)
@@ -440,18 +460,23 @@ class SqliteStore:
         return self.writer.submit(job, committed)
 
     def save_trust(
-        self, keyid: str, key: TrustKey, now: float, committed: Callable[[None], None]
+        self,
+        keyid: str,
+        key: TrustKey,
+        line: AuditLine,
+        now: float,
+        committed: Callable[[None], None],
     ) -> "asyncio.Future[None]":
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (keyid, key.name, key.public_key)
             )
-            _audit(connection, [_line("operator", "trust", f"key/{keyid}", key.name)], now)
+            _audit(connection, [line], now)
 
         return self.writer.submit(job, committed)
 
     def save_release(
-        self, release: StoredRelease, committed: Callable[[bool], None]
+        self, release: StoredRelease, line: AuditLine, committed: Callable[[bool], None]
     ) -> "asyncio.Future[bool]":
         """Store a release permanently. The result is False if the same release is already stored.
 
@@ -482,8 +507,6 @@ class SqliteStore:
                     release.published_at,
                 ),
             )
-            about = f"release/{release.model}/{release.release}"
-            line = _line("operator", "publish", about, release.manifest_sha256)
             _audit(connection, [line], release.published_at)
             return True
 
@@ -510,12 +533,12 @@ def _model_list(models: Sequence[ModelReport]) -> str:
     return msgspec.json.encode(named).decode()
 
 
-def _line(actor: str, action: str, about: str, detail: str = "") -> AuditLine:
-    return AuditLine(actor=actor, action=action, about=about, detail=detail)
-
-
 def _audit(connection: sqlite3.Connection, lines: Sequence[AuditLine], now: float) -> None:
     connection.executemany(
-        "INSERT INTO audit (at, actor, action, about, detail) VALUES (?, ?, ?, ?, ?)",
-        [(now, line.actor, line.action, line.about, line.detail) for line in lines],
+        "INSERT INTO audit (at, actor, action, about, detail, way, address)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (now, line.actor, line.action, line.about, line.detail, line.way, line.address)
+            for line in lines
+        ],
     )

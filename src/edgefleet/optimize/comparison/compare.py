@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edgefleet.base.ids import file_sha256
 from edgefleet.optimize.comparison.answers import SampleComparison
+from edgefleet.optimize.comparison.costs import CostComparison
 from edgefleet.optimize.comparison.weights import distances, median_distance
 from edgefleet.optimize.inspection.fit import precision
 from edgefleet.optimize.inspection.graph import ModelGraph, operators, parameters
@@ -42,7 +43,8 @@ class FileComparison(Wire, frozen=True, kw_only=True):
 
     ``delta_bytes`` is the estimated transfer to a device that has the first file. ``interface`` are
     the changes that clients notice. ``median_distance`` is that of ``compared_weights`` weights by
-    ``weights.distances``; None if none could be compared. ``samples`` is None without samples.
+    ``weights.distances``; None if none could be compared. ``samples`` is None without samples,
+    ``costs`` if latency was not measured; ``costs_text`` then says why, if it was asked for.
     """
 
     profile: str
@@ -54,6 +56,8 @@ class FileComparison(Wire, frozen=True, kw_only=True):
     compared_weights: int
     median_distance: float | None
     samples: SampleComparison | None = None
+    costs: CostComparison | None = None
+    costs_text: str = ""
 
 
 def compare_files(before: Path, after: Path, profile: str = "") -> FileComparison:

@@ -22,6 +22,7 @@ _WORDS_CHARS: Final = 500
 _VERSION: Final = re.compile(r"^Edge TPU Compiler version (\S+)", re.MULTILINE)
 _SUBGRAPHS: Final = re.compile(r"^Number of Edge TPU subgraphs: (\d+)", re.MULTILINE)
 _TOTAL: Final = re.compile(r"^Total number of operations: (\d+)", re.MULTILINE)
+_MAPPED: Final = re.compile(r"^Number of operations that will run on Edge TPU: (\d+)", re.MULTILINE)
 _ROW: Final = re.compile(
     r"^([A-Za-z][A-Za-z0-9_]*)[ \t]{2,}(\d+)[ \t]{2,}(\S.*?)[ \t]*$", re.MULTILINE
 )
@@ -36,17 +37,17 @@ class LogRow(Wire, frozen=True, kw_only=True):
 
 
 class CompilerLog(Wire, frozen=True, kw_only=True):
-    """The compiler's report on a model. ``subgraphs`` is 0 if its log does not say it."""
+    """The compiler's report on a model. ``subgraphs`` is 0 if its log does not say it.
+
+    ``mapped`` operators run on the Edge TPU. Without option ``-s`` the compiler may print rows of
+    the others only.
+    """
 
     version: str
     subgraphs: int
     total: int
+    mapped: int
     rows: tuple[LogRow, ...]
-
-    @property
-    def mapped(self) -> int:
-        """Operators that run on the Edge TPU."""
-        return sum(one.count for one in self.rows if one.status == MAPPED)
 
 
 class Compiled(Wire, frozen=True, kw_only=True):
@@ -77,11 +78,12 @@ def read_log(text: str) -> CompilerLog:
             f"{' '.join(text.split())[-_WORDS_CHARS:] or 'it is empty'}",
             field="edgetpu",
         )
-    total, subgraphs = _TOTAL.search(text), _SUBGRAPHS.search(text)
+    total, subgraphs, mapped = (known.search(text) for known in (_TOTAL, _SUBGRAPHS, _MAPPED))
     return CompilerLog(
         version=version[1],
         subgraphs=int(subgraphs[1]) if subgraphs else 0,
         total=int(total[1]) if total else sum(one.count for one in rows),
+        mapped=int(mapped[1]) if mapped else sum(one.count for one in rows if one.status == MAPPED),
         rows=rows,
     )
 

@@ -6,6 +6,12 @@ https://coral.ai/docs/edgetpu/models-intro/#supported-operations, for version 14
 has the rules for all operators: 8-bit integers, sizes that are known when the model is compiled,
 and at most the three inner dimensions larger than 1.
 
+How it was checked: Axis prints the current table for its cameras with an Edge TPU
+(https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/supported-ops/), which
+was read from ADD to RESIZE_BILINEAR. SLICE to STRIDED_SLICE were compared with a copy of Coral's
+table of an earlier runtime. Not compared, as no copy was found: RSQRT, SQUARED_DIFFERENCE, SUM,
+TRANSPOSE, TRANSPOSE_CONV, and that SPLIT does not split the batch.
+
 Only limits that the file itself shows are checked. The page has more that depend on sizes (a large
 RESHAPE or a RESIZE may stay on the CPU), so a model that passes here can still map less.
 """
@@ -68,6 +74,19 @@ def _no_activation(operator: OperatorFacts) -> str:
     return "it has a fused activation function" if fused else ""
 
 
+def _concatenation(operator: OperatorFacts) -> str:
+    """A constant input must be zeros, next to one other. Zeros are one integer, the zero point."""
+    if reason := _no_activation(operator):
+        return reason
+    constants = [one.value for one in operator.inputs if one is not None and one.value is not None]
+    if not constants:
+        return ""
+    if len(operator.inputs) != 2:
+        return f"it has a constant among {len(operator.inputs)} inputs; with one there may be 2"
+    equal = all((value == value.ravel()[0]).all() for value in constants)
+    return "" if equal else "it has a constant input that is not zeros"
+
+
 def _same_dilation(operator: OperatorFacts) -> str:
     wide, high = operator.option("dilationWFactor", 1), operator.option("dilationHFactor", 1)
     return "" if wide == high else f"its dilation is {wide} in x and {high} in y"
@@ -109,6 +128,27 @@ def _split(operator: OperatorFacts) -> str:
     if axis is None or source is None:
         return "its axis is not a constant"
     return "" if int(axis.ravel()[0]) % len(source.shape) else "it splits the batch"
+
+
+def _squeeze(operator: OperatorFacts) -> str:
+    """Only leading dimensions go: after [1, 5, 10] the data lies as before, [5, 1, 10] moves."""
+    source = _data(operator)
+    if source is None:
+        return ""
+    named = getattr(operator.options, "squeezeDims", None)
+    rank = len(source.shape)
+    gone = (
+        [place for place, size in enumerate(source.shape) if size == 1]
+        if named is None or not len(named)
+        else [int(one) % rank for one in named]
+    )
+    first = next((place for place, size in enumerate(source.shape) if size > 1), rank)
+    inner = [place for place in gone if place > first]
+    return (
+        f"it removes dimension {inner[0]} of {list(source.shape)}, not a leading one"
+        if inner
+        else ""
+    )
 
 
 def _pack(operator: OperatorFacts) -> str:
@@ -164,7 +204,7 @@ OPERATORS: Final[Mapping[str, Limit]] = MappingProxyType(
     {
         "ADD": _anything,
         "AVERAGE_POOL_2D": _no_activation,
-        "CONCATENATION": _no_activation,
+        "CONCATENATION": _concatenation,
         "CONV_2D": _convolution,
         "DEPTHWISE_CONV_2D": _convolution,
         "EXPAND_DIMS": _anything,
@@ -195,7 +235,7 @@ OPERATORS: Final[Mapping[str, Limit]] = MappingProxyType(
         "SPACE_TO_DEPTH": _anything,
         "SPLIT": _split,
         "SQUARED_DIFFERENCE": _anything,
-        "SQUEEZE": _anything,
+        "SQUEEZE": _squeeze,
         "STRIDED_SLICE": _strided_slice,
         "SUB": _anything,
         "SUM": _not_batch(1),

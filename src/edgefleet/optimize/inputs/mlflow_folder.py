@@ -1,36 +1,46 @@
-"""An MLflow model folder as a source model, with its run and versions for the lineage.
+"""The model in an MLflow folder, with its run and versions for the lineage.
 
-The folder has a file ``MLmodel`` (YAML) that lists flavours of one model. Only the flavour ``onnx``
-is read: the others are pickles or need the training framework. Nothing of the folder is executed.
+The folder has a file ``MLmodel`` (YAML) that lists flavours of one model. The flavour ``onnx`` is
+taken first, then those with a file that a converter reads: others are pickles or need the training
+framework. Nothing of the folder is executed.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.base.ids import sha256_hex
-from edgefleet.optimize.source import read_source
-from edgefleet.optimize.source_model import SourceModel
+from edgefleet.protocol.device import Digest
 
 MLMODEL: Final = "MLmodel"
 _BYTES: Final = 1 << 20
 _TOP: Final = ("run_id", "model_uuid", "model_id", "mlflow_version", "utc_time_created")
-_PICKLES: Final = ("sklearn", "xgboost", "lightgbm", "pytorch", "python_function")
+_READ: Final = ("onnx", "xgboost", "lightgbm", "keras", "tensorflow")
+_IN_DATA: Final = ("model.keras", "model.h5", "model", "saved_model", "tfmodel")
+_PICKLES: Final = ("sklearn", "lightgbm", "pytorch", "python_function")
+_PICKLED: Final = (".pkl", ".pickle", ".joblib")
 
 
-def is_mlflow(path: Path) -> bool:
-    """Whether ``path`` is an MLflow model folder."""
-    return (path / MLMODEL).is_file()
+@dataclass(frozen=True, slots=True)
+class MlflowModel:
+    """The file or folder of a flavour. ``parent`` is the digest of ``MLmodel``.
+
+    ``lineage`` are the run and the versions that ``MLmodel`` names.
+    """
+
+    path: Path
+    parent: Digest
+    lineage: Mapping[str, object]
 
 
-def read_mlflow(folder: Path) -> SourceModel:
-    """The ONNX model of the folder. Its parent is the digest of ``MLmodel``.
+def read_mlflow(folder: Path) -> MlflowModel:
+    """The model of the folder in the first flavour that edgefleet reads.
 
-    Raises PublisherError ``model_is_pickle`` if the model is there in other flavours only,
-    ``model_unsupported`` for a file outside of the folder, ``not_a_model`` for a folder that cannot
-    be read, and the errors of ``inspect_model``.
+    Raises PublisherError ``model_is_pickle`` if the model is there as a pickle only,
+    ``model_unsupported`` for other flavours and for a file outside of the folder, ``not_a_model``
+    for a folder that cannot be read.
     """
     try:
         with (folder / MLMODEL).open("rb") as file:
@@ -44,23 +54,26 @@ def read_mlflow(folder: Path) -> SourceModel:
         raise PublisherError(
             "not_a_model", f"{MLMODEL} has more than {_BYTES:,} bytes.", field="model"
         )
-    source = read_source(_inside(folder, facts))
     kept = {f"mlflow_{name.removeprefix('mlflow_')}": facts[name] for name in _TOP if name in facts}
-    return replace(source, parents=(sha256_hex(data),), lineage=kept)
+    flavours = sorted({key.split(".")[1] for key in facts if key.startswith("flavors.")})
+    for flavour in _READ:
+        if flavour in flavours and (path := _inside(folder, facts, flavour)) is not None:
+            return MlflowModel(path, sha256_hex(data), {**kept, "mlflow_flavour": flavour})
+    is_pickle = any(one in _PICKLES for one in flavours)
+    raise PublisherError(
+        "model_is_pickle" if is_pickle else "model_unsupported",
+        f"The MLflow model has the flavours {', '.join(flavours) or 'none'}, and none with a file "
+        f"that edgefleet reads ({', '.join(_READ)}).",
+        field="model",
+        hint="Log it as ONNX beside the other: mlflow.onnx.log_model(onnx_model, name='model'). "
+        "For scikit-learn, skl2onnx makes onnx_model. A pickle can run code, so none is read.",
+    )
 
 
-def _inside(folder: Path, facts: Mapping[str, str]) -> Path:
-    name = facts.get("flavors.onnx.data")
-    if not name:
-        flavours = sorted({key.split(".")[1] for key in facts if key.startswith("flavors.")})
-        is_pickle = any(one in _PICKLES for one in flavours)
-        raise PublisherError(
-            "model_is_pickle" if is_pickle else "model_unsupported",
-            f"The MLflow model has the flavours {', '.join(flavours) or 'none'}, and not onnx.",
-            field="model",
-            hint="Log it as ONNX beside the other: mlflow.onnx.log_model(onnx_model, 'model'). "
-            "For scikit-learn, skl2onnx makes onnx_model. A pickle can run code, so none is read.",
-        )
+def _inside(folder: Path, facts: Mapping[str, str], flavour: str) -> Path | None:
+    """The file of the flavour. None for a pickle, and where nothing that can be read is there."""
+    key = "saved_model_dir" if flavour == "tensorflow" else "data"
+    name = facts.get(f"flavors.{flavour}.{key}") or facts.get(f"flavors.{flavour}.data") or ""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise PublisherError(
@@ -69,6 +82,12 @@ def _inside(folder: Path, facts: Mapping[str, str]) -> Path:
             field="model",
             hint="Download the whole model with `mlflow artifacts download`.",
         )
+    if not name or path == folder.resolve() or path.suffix in _PICKLED:
+        return None
+    if flavour in ("keras", "tensorflow") and path.is_dir():
+        places = (path, *(path / one for one in _IN_DATA))
+        found = (one for one in places if one.is_file() or (one / "saved_model.pb").is_file())
+        return next(found, None)
     return path
 
 

@@ -16,7 +16,7 @@ from edgefleet.serving.limits import DETAIL_CHARS
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-REVISION: Final = "1"
+REVISION: Final = "2"
 """Of the code of these steps. A change of the bytes that they make needs another."""
 
 

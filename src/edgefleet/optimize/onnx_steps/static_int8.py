@@ -7,6 +7,7 @@ from typing import Any, Final
 from edgefleet.base.errors import PublisherError
 from edgefleet.optimize.data_checks import check_inputs
 from edgefleet.optimize.evaluation_data import CalibrationData
+from edgefleet.optimize.onnx_steps.bias_correction import correct_biases
 from edgefleet.optimize.onnx_steps.calibration import BatchReader
 from edgefleet.optimize.onnx_steps.graph import read_graph, tool_errors, tool_versions, write_graph
 from edgefleet.optimize.recipe import StaticInt8, Step
@@ -37,6 +38,8 @@ class StaticInt8Step:
         with tool_errors(step):
             graph = read_graph(model)
             _check_nodes(graph, step.keep_float)
+            if step.correct_bias:
+                correct_biases(graph, step, BatchReader(calibration, facts.inputs))
             _quantize(graph, step, BatchReader(calibration, facts.inputs), made)
             write_graph(read_graph(made), made)
 
@@ -70,6 +73,7 @@ def _quantize(graph: Any, step: StaticInt8, reader: Any, made: Path) -> None:
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=sorted(QDQRegistry.keys() - _FLOAT_OPERATORS),
         per_channel=step.per_channel,
+        reduce_range=step.weight_bits == 7,
         activation_type=activations,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=sorted(step.keep_float),

@@ -6,15 +6,19 @@ from typing import Final
 
 from edgefleet.optimize.judgement import Judgement
 from edgefleet.optimize.measurement import Measurement
+from edgefleet.optimize.pareto import transfer_bytes
+from edgefleet.optimize.report.decisions import ACCURACY, SIZE, SPEED, decision, steps_text
 from edgefleet.optimize.report.numbers import Scale, size_text, time_text, wilson
 from edgefleet.optimize.report.report import ProfileReport
 from edgefleet.optimize.report.svg import Markup, element, percent, picture
+from edgefleet.optimize.report.waterfall import Drop, chosen_of, waterfall
 
 _HEIGHT: Final = 260
 _TOP: Final = 16
 _BOTTOM: Final = 34
 _LEFT: Final = 0.1  # of the width, for the texts of the axis
-_ROW: Final = 44  # pixels of one bar with its text
+_ROW: Final = 58  # pixels of one bar below its two lines of text
+_BAR: Final = 36  # pixels of its upper edge below the row's
 _LAYERS: Final = 20
 _ON_TOP: Final = ("refused", "good", "chosen")  # in the order of drawing
 
@@ -51,43 +55,75 @@ def _pareto(profile: ProfileReport, cost: Callable[[Measurement], float], name: 
 
 def sizes(profile: ProfileReport) -> Markup:
     """The size of each file, the largest first, and inside of it what a transfer needs."""
-    rows = [("B", profile.baseline)]
-    rows += [(str(number), one) for number, (_, one) in enumerate(profile.measured, 1)]
+    rows = numbered(profile)
     rows.sort(key=lambda row: -row[1].size_bytes)
-    most = max(one.size_bytes for _, one in rows)
+    most = max(one.size_bytes for _, one, _ in rows)
     base = profile.baseline.size_bytes
     drawn = [
         (
+            f"{name}: {steps_text(one)}",
             (
-                f"{name}: {_steps(one)}, {size_text(one.size_bytes)} "
-                f"({base / max(1, one.size_bytes):.2f}x), sent {size_text(_transfer(one))}"
+                f"{size_text(one.size_bytes)} ({base / max(1, one.size_bytes):.2f}x), "
+                f"sent {size_text(transfer_bytes(one))}{decision(judged, profile, SIZE)}"
             ),
             one.size_bytes / most,
-            _transfer(one) / most,
+            transfer_bytes(one) / most,
         )
-        for name, one in rows
+        for name, one, judged in rows
     ]
     return _bars(drawn, "Sizes of files and, darker, of their transfer.")
 
 
+def drops(profile: ProfileReport) -> Markup | None:
+    """The size after each step of the variant that was chosen. None: there is none."""
+    rows = waterfall(profile)
+    if not rows:
+        return None
+    most = max(max(one.before, one.after) for one in rows)
+    inside: list[Markup] = []
+    for row, one in enumerate(rows):
+        top, low = row * _ROW, min(one.before, one.after)
+        change = f", {_percent(one)}" if row else ""
+        inside += _texts(one.name, f"{size_text(one.after)}{change}", top)
+        inside.append(_bar("bar", one.after / most, top + _BAR))
+        gone = abs(one.before - one.after) / most
+        if gone:
+            kind = "gone" if one.after < one.before else "added"
+            inside.append(_bar(kind, gone, top + _BAR, low / most))
+    label = f"The size in {len(rows)} steps, from the model as it was given to the transfer."
+    return picture(label, len(rows) * _ROW, inside)
+
+
+def _percent(one: Drop) -> str:
+    return f"{(one.after - one.before) / max(1, one.before):+.1%}"
+
+
 def latencies(profile: ProfileReport) -> Markup:
-    """The median of each latency as a bar, and its tenth percentile as the darker part."""
-    rows = [("B", profile.baseline)]
-    rows += [(str(number), one) for number, (_, one) in enumerate(profile.measured, 1)]
-    most = max(one.latency.p50_s for _, one in rows)
+    """The distribution of each latency: 5 to 95 % as a line, 25 to 75 % as a box, the median."""
+    rows = numbered(profile)
+    most = max(max((one.latency.p50_s, *one.latency.spread_s)) for _, one, _ in rows)
     base = profile.baseline.latency.p50_s
-    drawn = [
-        (
-            (
-                f"{name}: {_steps(one)}, {time_text(one.latency.p50_s)} "
-                f"({base / max(one.latency.p50_s, 1e-9):.2f}x), p10 {time_text(one.latency.p10_s)}"
-            ),
-            one.latency.p50_s / most,
-            one.latency.p10_s / most,
+    inside: list[Markup] = []
+    for row, (name, one, judged) in enumerate(rows):
+        figures = (
+            f"{time_text(one.latency.p50_s)} ({base / max(one.latency.p50_s, 1e-9):.2f}x), "
+            f"p10 {time_text(one.latency.p10_s)}{decision(judged, profile, SPEED)}"
         )
-        for name, one in rows
-    ]
-    return _bars(drawn, "Latencies at the batch of the profile: p50 and, darker, p10.")
+        inside += _texts(f"{name}: {steps_text(one)}", figures, row * _ROW)
+        inside += _box(one, most, row * _ROW + _BAR + 6)
+    label = "Distributions of latency at the batch of the profile, from 0; the table has p50."
+    return picture(label, len(rows) * _ROW, inside)
+
+
+def _box(one: Measurement, most: float, at: int) -> Iterable[Markup]:
+    """Without quantiles the box goes from p10 to p50."""
+    p10, p50 = one.latency.p10_s, one.latency.p50_s
+    low, first, middle, third, high = one.latency.spread_s or (p10, p10, p50, p50, p50)
+    yield element("line", class_="whisker after", x1=percent(low / most), x2=percent(high / most),
+                  y1=at, y2=at)  # fmt: skip
+    yield _bar("bar", max(0.004, (third - first) / most), at - 6, first / most)
+    x = percent(middle / most)
+    yield element("line", class_="median", x1=x, x2=x, y1=at - 8, y2=at + 8)
 
 
 def losses(profile: ProfileReport) -> Markup | None:
@@ -108,39 +144,49 @@ def losses(profile: ProfileReport) -> Markup | None:
         if judgement.accuracy is not None:
             ends += [judgement.accuracy.difference.low, judgement.accuracy.difference.high]
     scale = Scale.of(ends)
-    inside = [
+    inside: list[Markup] = [
         _vertical(scale.at(0.0), len(proofs) * _ROW, "zero"),
         _vertical(scale.at(allowed), len(proofs) * _ROW, "limit"),
     ]
     for row, (number, judgement, one) in enumerate(proofs):
-        inside += _interval(row, f"{number}: {_steps(one)}", judgement, scale)
+        name = f"{number}: {steps_text(one)}"
+        inside += _interval(row, name, judgement, scale, decision(judgement, profile, ACCURACY))
     label = "Differences of the metric to the baseline with their intervals."
     return picture(label, len(proofs) * _ROW, inside)
 
 
 def by_class(profile: ProfileReport) -> Markup | None:
     """The accuracy in each class with its 95 % interval, before and after. None: no classes."""
-    chosen = next((one for _, one in profile.measured if one.sha256 == profile.chosen), None)
-    baseline, labels = profile.baseline, profile.labels
-    if chosen is None or not labels or {*baseline.cases, *chosen.cases} - {0.0, 1.0}:
-        return None
-    if not len(labels) == len(baseline.cases) == len(chosen.cases):
+    counts = in_classes(profile)
+    if not counts:
         return None
     inside: list[Markup] = []
-    classes = sorted(set(labels))
-    counts = [_in_class(label, labels, baseline.cases, chosen.cases) for label in classes]
-    ends = [end for before, after, of in counts for n in (before, after) for end in wilson(n, of)]
+    ends = [end for _, before, now, of in counts for n in (before, now) for end in wilson(n, of)]
     scale = Scale.of([*ends, 1.0])
-    for row, (label, (before, after, of)) in enumerate(zip(classes, counts, strict=True)):
-        name = profile.class_names.get(label, str(label))
-        text = f"{name}: {before / of:.1%} before, {after / of:.1%} now (of {of})"
+    for row, (name, before, after, of) in enumerate(counts):
         top = row * _ROW
-        inside.append(_text(text, top + 15))
-        for right, height, kind in ((before, 24, "before"), (after, 33, "after")):
+        inside += _texts(name, f"{before / of:.1%} before, {after / of:.1%} now (of {of})", top)
+        for right, height, kind in ((before, 37, "before"), (after, 46, "after")):
             low, high = map(scale.at, wilson(right, of))
             inside += _whisker((low, high), scale.at(right / of), top + height, kind)
-    title = f"Accuracy in {len(classes)} classes, before and after, with 95 % intervals."
-    return picture(title, len(classes) * _ROW, inside)
+    title = f"Accuracy in {len(counts)} classes, before and after, with 95 % intervals."
+    return picture(title, len(counts) * _ROW, inside)
+
+
+def in_classes(profile: ProfileReport) -> list[tuple[str, int, int, int]]:
+    """Name, right answers of baseline and choice, and cases of each class. Empty: no classes."""
+    chosen, baseline, labels = chosen_of(profile), profile.baseline, profile.labels
+    if chosen is None or not labels or {*baseline.cases, *chosen.cases} - {0.0, 1.0}:
+        return []
+    if not len(labels) == len(baseline.cases) == len(chosen.cases):
+        return []
+    return [
+        (
+            profile.class_names.get(label, str(label)),
+            *_in_class(label, labels, baseline.cases, chosen.cases),
+        )
+        for label in sorted(set(labels))
+    ]
 
 
 def _in_class(
@@ -160,18 +206,15 @@ def sensitivity(profile: ProfileReport) -> Markup | None:
     worst = sorted(profile.sensitivity.items(), key=lambda one: -one[1])[:_LAYERS]
     if not worst or worst[0][1] <= 0:
         return None
-    rows = [(f"{name}: {error:.3g}", error / worst[0][1], 0.0) for name, error in worst]
+    rows = [(name, f"{error:.3g}", error / worst[0][1], 0.0) for name, error in worst]
     return _bars(rows, f"The {len(rows)} most sensitive layers.")
 
 
-def _transfer(one: Measurement) -> int:
-    delta = one.delta_bytes
-    return one.compressed_bytes if delta is None else min(delta, one.compressed_bytes)
-
-
-def _steps(one: Measurement) -> str:
-    """The name of the recipe without its runtime, which the table has."""
-    return one.recipe.name.partition(" ")[2]
+def numbered(profile: ProfileReport) -> list[tuple[str, Measurement, Judgement | None]]:
+    """The baseline as B, then the candidates that were built, with their numbers."""
+    found: list[tuple[str, Measurement, Judgement | None]] = [("B", profile.baseline, None)]
+    found += [(str(number), one, by) for number, (by, one) in enumerate(profile.measured, 1)]
+    return found
 
 
 def _mib_text(mib: float) -> str:
@@ -228,25 +271,28 @@ def _y(scale: Scale, value: float) -> float:
     return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - scale.at(value))
 
 
-def _bars(rows: Sequence[tuple[str, float, float]], label: str) -> Markup:
+def _bars(rows: Sequence[tuple[str, str, float, float]], label: str) -> Markup:
     inside: list[Markup] = []
-    for row, (text, share, part) in enumerate(rows):
+    for row, (name, figures, share, part) in enumerate(rows):
         top = row * _ROW
-        inside.append(_text(text, top + 15))
-        inside.append(_bar("bar", share, top + 22))
+        inside += _texts(name, figures, top)
+        inside.append(_bar("bar", share, top + _BAR))
         if part:
-            inside.append(_bar("part", part, top + 22))
+            inside.append(_bar("part", part, top + _BAR))
     return picture(label, len(rows) * _ROW, inside)
 
 
-def _bar(kind: str, share: float, top: int) -> Markup:
-    return element(
-        "rect", class_=kind, x=0, y=top, width=percent(min(1.0, max(share, 0.002))), height=12, rx=2
+def _bar(kind: str, share: float, top: int, left: float = 0.0) -> Markup:
+    width = percent(min(1.0, max(share, 0.002)))
+    return element("rect", class_=kind, x=percent(left), y=top, width=width, height=12, rx=2)
+
+
+def _texts(name: str, figures: str, top: int) -> tuple[Markup, Markup]:
+    """Two lines above a bar, so that a narrow screen shows both whole."""
+    return (
+        element("text", name, class_="row", x=0, y=top + 14),
+        element("text", figures, class_="tick", x=0, y=top + 29),
     )
-
-
-def _text(text: str, at: int) -> Markup:
-    return element("text", text, class_="row", x=0, y=at)
 
 
 def _vertical(share: float, height: int, kind: str) -> Markup:
@@ -254,17 +300,19 @@ def _vertical(share: float, height: int, kind: str) -> Markup:
     return element("line", class_=kind, x1=at, x2=at, y1=0, y2=height)
 
 
-def _interval(row: int, name: str, judgement: Judgement, scale: Scale) -> Iterable[Markup]:
+def _interval(
+    row: int, name: str, judgement: Judgement, scale: Scale, led_to: str
+) -> Iterable[Markup]:
     proof = judgement.accuracy
     if proof is None:
         return
     low, high = proof.difference.low, proof.difference.high
     middle = proof.candidate - proof.baseline
-    text = f"{name}, {middle:+.4f} ({low:+.4f} to {high:+.4f})"
-    yield _text(text, row * _ROW + 15)
+    figures = f"{middle:+.4f} ({low:+.4f} to {high:+.4f}){led_to}"
+    yield from _texts(name, figures, row * _ROW)
     kind = "before" if judgement.refused else "after"
     shares = scale.at(low), scale.at(high)
-    yield from _whisker(shares, scale.at(middle), row * _ROW + 28, kind)
+    yield from _whisker(shares, scale.at(middle), row * _ROW + _BAR + 6, kind)
 
 
 def _whisker(ends: Point, middle: float, at: int, kind: str) -> Iterable[Markup]:

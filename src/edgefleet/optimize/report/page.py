@@ -6,6 +6,7 @@ from typing import Final
 
 from edgefleet.optimize.report.charts import (
     by_class,
+    drops,
     latencies,
     losses,
     over_latency,
@@ -13,8 +14,9 @@ from edgefleet.optimize.report.charts import (
     sensitivity,
     sizes,
 )
+from edgefleet.optimize.report.decisions import verdict
 from edgefleet.optimize.report.report import ProfileReport, Report
-from edgefleet.optimize.report.rows import HEAD, rows, verdict
+from edgefleet.optimize.report.rows import HEAD, rows
 from edgefleet.optimize.report.svg import Markup, element, joined
 
 _STYLE: Final = """
@@ -29,15 +31,17 @@ body { margin: 0 auto; max-width: 70rem; padding: 1rem; background: var(--back);
   color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
-p { max-width: 48rem; } .soft { color: var(--soft); margin: 0 0 .5rem; }
+p { max-width: 48rem; }
+.verdict { border-left: 4px solid var(--chosen); padding: .2rem 0 .2rem .8rem; font-size: 1.05rem; }
+.verdict.none { border-color: var(--limit); } .soft { color: var(--soft); margin: 0 0 .5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .charts { display: grid; gap: 0 2rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; white-space: nowrap; }
+table { border-collapse: collapse; white-space: nowrap; font-size: .87rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: left; }
-td.text { white-space: normal; min-width: 22rem; }
+td.text { white-space: normal; min-width: 15rem; }
 svg { display: block; overflow: visible; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
 svg .tick { fill: var(--soft); } svg .middle, svg .number { text-anchor: middle; }
@@ -47,6 +51,9 @@ svg circle.refused { fill: var(--back); stroke: var(--refused); }
 svg circle.baseline { fill: var(--text); } svg .number { font-size: 11px; }
 svg .number.good, svg .number.chosen, svg .number.baseline { fill: var(--on); }
 svg .bar { fill: var(--bar); } svg .part { fill: var(--good); }
+svg .gone { fill: none; stroke: var(--good); stroke-dasharray: 3 2; }
+svg .added { fill: var(--limit); }
+svg .median { stroke: var(--text); stroke-width: 2; }
 svg .zero { stroke: var(--soft); }
 svg .limit { stroke: var(--limit); stroke-dasharray: 4 3; }
 svg .whisker { stroke-width: 2; } svg line.before { stroke: var(--refused); }
@@ -73,10 +80,25 @@ def page(report: Report) -> str:
     main = element(
         "main",
         element("h1", title),
+        _summary(report),
         _facts(report),
         *(_profile(report, profile) for profile in report.profiles),
     )
     return "<!doctype html>\n" + element("html", head, element("body", main), lang="en") + "\n"
+
+
+def _summary(report: Report) -> Markup:
+    """The first lines: the variant of each profile and why."""
+    return joined(
+        [
+            element("p", element("strong", f"{one.profile}: "), verdict(one), class_=_kind(one))
+            for one in report.profiles
+        ]
+    )
+
+
+def _kind(profile: ProfileReport) -> str:
+    return "verdict" if profile.chosen else "verdict none"
 
 
 def _facts(report: Report) -> Markup:
@@ -89,7 +111,6 @@ def _profile(report: Report, profile: ProfileReport) -> Markup:
     return element(
         "section",
         element("h2", profile.profile),
-        element("p", verdict(profile)),
         _table(profile),
         element("div", *_charts(report, profile), class_="charts"),
     )
@@ -130,8 +151,20 @@ def _charts(report: Report, profile: ProfileReport) -> Iterable[Markup]:
             f"{report.metric} over the median time of a batch.",
             over_latency(profile),
         ),
-        ("Size", "The file, and darker what a device fetches.", sizes(profile)),
-        ("Latency", "The median (p50), and darker the tenth percentile.", latencies(profile)),
+        (
+            "From the model to the transfer",
+            "The size after each step of the chosen variant. The dashed part is what a step saved.",
+            drops(profile),
+        ),
+        ("Sizes of all", "The file, and darker what a device fetches.", sizes(profile)),
+        (
+            "Latency",
+            (
+                "The line is 5 to 95 % of the runs, the box 25 to 75 %, with the median. All "
+                "candidates ran in turns."
+            ),
+            latencies(profile),
+        ),
         (
             "Metric against the baseline",
             (
@@ -150,10 +183,19 @@ def _charts(report: Report, profile: ProfileReport) -> Iterable[Markup]:
         ),
         (
             "Sensitivity of layers",
-            "The error when one layer alone is quantised.",
+            "The error of the outputs over their size when one layer alone is quantised.",
             sensitivity(profile),
         ),
     )
+    missing = {
+        "Accuracy by class": "No variant was chosen, or the cases have no class that is right or "
+        "wrong.",
+        "Sensitivity of layers": "Layers are ranked only where every static INT8 variant loses "
+        "too much accuracy: then the worst of them stay in float.",
+    }
     for title, text, chart in charts:
         if chart is not None:
             yield element("div", element("h3", title), element("p", text, class_="soft"), chart)
+        elif title in missing:
+            none = f"Not shown. {missing[title]}"
+            yield element("div", element("h3", title), element("p", none, class_="soft"))

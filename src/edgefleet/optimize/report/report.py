@@ -13,7 +13,8 @@ class ProfileReport:
 
     None: no variant qualifies; ``text`` then says why. ``front`` are the digests of the Pareto
     front. ``labels`` are the right classes of the cases, for accuracy by class; empty where cases
-    have no class. ``sensitivity`` is the error that quantising a layer alone causes.
+    have no class. ``sensitivity`` is the error that quantising a layer alone causes. ``by_bench``:
+    the recipe that the bench alone would choose, if the figures of the fleet changed that.
     """
 
     profile: str
@@ -26,6 +27,7 @@ class ProfileReport:
     class_names: Mapping[int, str] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     keep: float = 0.99
+    by_bench: str = ""
 
     @property
     def measured(self) -> tuple[tuple[Judgement, Measurement], ...]:

@@ -4,6 +4,7 @@ from typing import Final
 
 from edgefleet.optimize.judgement import Judgement
 from edgefleet.optimize.measurement import Measurement
+from edgefleet.optimize.pareto import transfer_bytes
 from edgefleet.optimize.report.numbers import size_text, time_text
 from edgefleet.optimize.report.report import ProfileReport
 
@@ -29,18 +30,6 @@ def rows(profile: ProfileReport) -> list[tuple[str, ...]]:
     return found
 
 
-def verdict(profile: ProfileReport) -> str:
-    """A sentence: the variant that was chosen, or why there is none."""
-    chosen = next((one for one in profile.judgements if _is_chosen(one, profile)), None)
-    if chosen is None or chosen.candidate is None:
-        return profile.text or "No variant qualifies."
-    return (
-        f"Chosen: {chosen.candidate.recipe.name}, {size_text(chosen.candidate.size_bytes)}, "
-        f"{chosen.smaller:.2f} times smaller and {chosen.faster:.2f} times the speed of the "
-        f"baseline. {profile.text}".strip()
-    )
-
-
 def _is_chosen(one: Judgement, profile: ProfileReport) -> bool:
     return one.candidate is not None and one.candidate.sha256 == profile.chosen
 
@@ -55,16 +44,13 @@ def _row(
     number: str, verdict_: str, one: Measurement, gains: tuple[float, float], text: str
 ) -> tuple[str, ...]:
     smaller, faster = gains
-    sent = one.compressed_bytes
-    if one.delta_bytes is not None:
-        sent = min(sent, one.delta_bytes)
     return (
         number,
         one.recipe.name,
         verdict_,
         size_text(one.size_bytes),
         f"{smaller:.2f}x",
-        size_text(sent),
+        size_text(transfer_bytes(one)),
         time_text(one.latency.p50_s),
         f"{faster:.2f}x",
         f"{one.value:.4f}",

@@ -34,12 +34,14 @@ class FloatModel:
     """A float TFLite file that is ready for the quantizer.
 
     ``inputs`` has the name of the signature's input for the name of each input tensor.
+    ``ends`` are the names of the graph's inputs and outputs, with their sizes as -1 where open.
     """
 
     data: bytes
     signature: str
     inputs: Mapping[str, str]
     operators: tuple[Operator, ...]
+    ends: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def float_model(data: bytes) -> FloatModel:
@@ -62,6 +64,7 @@ def float_model(data: bytes) -> FloatModel:
             tensor_text(made.signatureKey),
             MappingProxyType(dict(zip(names, keys, strict=True))),
             _operators(model),
+            tuple(_end(graph.tensors[place]) for place in (*graph.inputs, *graph.outputs)),
         )
     except (IndexError, TypeError, AttributeError, ValueError) as error:  # of the generated reader
         raise PublisherError(
@@ -83,14 +86,52 @@ def read_model(data: bytes) -> tuple[Any, bool]:
     return model, bool(outside)
 
 
-def inside(data: bytes) -> bytes:
-    """The file with all constants inside of the FlatBuffer, as older readers need them.
+def finished(data: bytes, source: FloatModel) -> bytes:
+    """The quantizer's file with the names and open sizes of ``source``, and its constants inside.
 
-    The compiler of the Edge TPU and runtimes of before 2023 know no offsets: to them such constants
-    are empty.
+    The quantizer gives an input or output that it converts another name and the sizes of one case.
+    Constants behind the FlatBuffer are empty to the compiler of the Edge TPU and to runtimes of
+    before 2023, which know no offsets.
     """
-    model, outside = read_model(data)
-    return packed(model) if outside else data
+    model, changed = read_model(data)
+    graph = model.subgraphs[0]
+    for place, (name, sizes) in zip((*graph.inputs, *graph.outputs), source.ends, strict=True):
+        tensor = graph.tensors[place]
+        if _end(tensor) == (name, sizes):
+            continue
+        for other in graph.tensors:
+            if tensor_text(other.name) == name:
+                other.name = f"{name}_quantised"
+        tensor.name, changed = name, True
+        if -1 in sizes:
+            tensor.shapeSignature = list(sizes)
+    return packed(model) if changed else data
+
+
+def fixed(data: bytes) -> bytes:
+    """The file with a batch of one instead of an open one. Raises PublisherError ``step_failed``.
+
+    Sizes inside are those of one case already, as converters write them.
+    """
+    model, _ = read_model(data)
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            sizes = () if tensor.shapeSignature is None else tuple(map(int, tensor.shapeSignature))
+            if -1 in sizes[1:] or (-1 in sizes and int(tensor.shape[0]) != 1):
+                raise PublisherError(
+                    "step_failed",
+                    f"Tensor {tensor_text(tensor.name)!r} has the open sizes {list(sizes)}: only "
+                    "an open batch can be fixed.",
+                    field="fix_batch",
+                    hint="Convert the model with a batch of one.",
+                )
+            tensor.shapeSignature = None
+    return packed(model)
+
+
+def _end(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    sizes = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    return tensor_text(tensor.name), tuple(map(int, sizes))
 
 
 def left_float(data: bytes) -> tuple[Operator, ...]:

@@ -8,11 +8,11 @@ from typing import Final
 
 from edgefleet.base.errors import EdgefleetError, PublisherError
 from edgefleet.optimize.evaluation_data import CalibrationData
-from edgefleet.optimize.recipe import DynamicInt8, Half, StaticInt8, Step, WeightInt8
+from edgefleet.optimize.recipe import DynamicInt8, FixBatch, Half, StaticInt8, Step, WeightInt8
 from edgefleet.optimize.samples import Array
 from edgefleet.optimize.tflite_steps import quantizer
 from edgefleet.optimize.tflite_steps.calibration import batches
-from edgefleet.optimize.tflite_steps.graph import FloatModel, float_model, inside
+from edgefleet.optimize.tflite_steps.graph import FloatModel, finished, fixed, float_model
 from edgefleet.optimize.tflite_steps.quantizer import Rule
 from edgefleet.serving.tflite_file import read_tflite
 
@@ -39,6 +39,9 @@ class TfliteTechnique:
         that do not fit the model.
         """
         source = float_model(model.read_bytes())
+        if isinstance(step, FixBatch):
+            made.write_bytes(fixed(source.data))
+            return
         rules = _rules(step, source)
         given: list[dict[str, Array]] = []
         if isinstance(step, StaticInt8):
@@ -52,7 +55,7 @@ class TfliteTechnique:
             raise PublisherError(
                 "step_failed", f"ai-edge-quantizer failed: {words}", field=_tag(step)
             ) from error
-        made.write_bytes(inside(data))
+        made.write_bytes(finished(data, source))
 
     def versions(self) -> Mapping[str, str]:
         """The quantizer, and the runtime whose interpreter finds the ranges."""
@@ -97,6 +100,13 @@ def _static(step: StaticInt8, source: FloatModel) -> list[Rule]:
             f"ai-edge-quantizer has no {step.calibration} calibration. It has minmax.",
             field="static_int8.calibration",
             hint="Use minmax.",
+        )
+    if step.weight_bits != 8:
+        raise PublisherError(
+            "step_failed",
+            f"TFLite has no weights of {step.weight_bits} bits: LiteRT adds without saturation.",
+            field="static_int8.weight_bits",
+            hint="Use 8.",
         )
     rules = [Rule("static", activation_bits=bits, per_channel=step.per_channel)]
     if not step.integer_io:

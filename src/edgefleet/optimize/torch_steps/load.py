@@ -4,22 +4,28 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.optimize.torch_steps.reference import reference_of
 from edgefleet.optimize.torch_steps.torch_file import TorchFile, torch_file
 
-_HINT: Final = "Name it as package.module:function, importable from the current folder."
+_HINT: Final = (
+    "Name it as FILE.py:function, or package.module:function importable from the current folder."
+)
 
 
 def function_of(reference: str) -> Callable[..., Any]:
-    """The function ``package.module:function``. Raises PublisherError ``step_failed``."""
-    module_name, _, name = reference.partition(":")
+    """The function that the reference names. Raises PublisherError ``step_failed``."""
+    folder, module_name, name = reference_of(reference)
     if not module_name or not name:
         raise _failed(f"{reference!r} names no function.", _HINT)
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

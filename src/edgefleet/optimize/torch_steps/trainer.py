@@ -2,12 +2,10 @@
 
 # pyright: reportMissingImports=false
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +17,7 @@ from edgefleet.optimize.recipe import Distil, Prune, Step
 from edgefleet.optimize.torch_steps.child import TIME_LIMIT_S, run_job
 from edgefleet.optimize.torch_steps.job import Done, Job
 from edgefleet.optimize.torch_steps.onnx_file import WEIGHTS_KEY
+from edgefleet.optimize.torch_steps.reference import source_of
 from edgefleet.optimize.torch_steps.torch_file import torch_file
 
 WIDTHS: Final = (0.5, 0.35, 0.25, 0.15)
@@ -29,7 +28,7 @@ _BATCHES: Final = (1, 3)  # at which the exported file is checked
 
 @dataclass(frozen=True, slots=True)
 class TorchModel:
-    """A PyTorch model: ``package.module:function``, or a TorchScript or ExportedProgram file.
+    """A PyTorch model: a function (``reference``), or a TorchScript or ExportedProgram file.
 
     ``example`` has an array for each input, by name, in the order of the model's arguments, with
     at least two cases. ``python`` runs it; it must have PyTorch.
@@ -93,11 +92,11 @@ class TorchTrainer:
                 hint="Name a function that returns the model, as package.module:function.",
             )
         if not self.train_function and step.epochs:
-            raise _failed(
+            raise PublisherError(
+                "training_missing",
                 f"The model is to be trained for {step.epochs} epochs, and there is no training "
                 "function.",
-                hint="Name it as package.module:function. Pruning without training needs "
-                "epochs = 0, and costs most of the accuracy.",
+                field="trainer",
             )
         job = Job(
             model=self.source.model, example="", made=str(made), step=step,
@@ -107,22 +106,6 @@ class TorchTrainer:
         _check_source(model, done)
         check_batches(made, self.source.example)
         return done
-
-
-def source_of(reference: str) -> bytes:
-    """The source file of ``package.module:function``, found without importing it. Empty: none."""
-    places: Sequence[str] | None = [
-        str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path
-    ]  # fmt: skip
-    found = None
-    for part in reference.partition(":")[0].split("."):
-        if not part or places is None:
-            return b""
-        found = PathFinder.find_spec(part, places)
-        if found is None:
-            return b""
-        places = found.submodule_search_locations
-    return Path(found.origin).read_bytes() if found and found.origin else b""
 
 
 def students(epochs: int = 10) -> tuple[Distil, ...]:

@@ -34,10 +34,20 @@ def missing(state: RolloutState) -> int:
     return max(0, state.spec.approval.people - len(approvers(state)))
 
 
+def not_by(state: RolloutState) -> str:
+    """A part of a message: the user who cannot approve. Empty if every user can."""
+    return f", not by {state.planned_by}, who planned it" if state.planned_by else ""
+
+
 def check_person(state: RolloutState, person: str) -> None:
-    """Raises OperatorError ``verb_not_now`` or ``approved_already``."""
+    """Raises OperatorError ``verb_not_now``, ``approved_already`` or ``approves_own_plan``."""
     if state.status not in OPEN or state.status is Status.REVERTING or not missing(state):
         raise OperatorError("verb_not_now", f"Rollout {state.id} needs no approval now.")
+    if state.planned_by == person:
+        raise OperatorError(
+            "approves_own_plan", f"{person} planned rollout {state.id}, and cannot approve it.",
+            field="person",
+        )  # fmt: skip
     if person in approvers(state):
         raise OperatorError(
             "approved_already", f"{person} has approved already. A second person must approve.",

@@ -68,7 +68,8 @@ class Reservations:
             needed = "1 more approval is" if people == 1 else f"{people} more approvals are"
             return Blocked(
                 WaitCode.APPROVAL,
-                f"{needed} needed (so far: {given}). Run `edgefleet rollout approve {state.id}`.",
+                f"{needed} needed (so far: {given}){approval.not_by(state)}. "
+                f"Run `edgefleet rollout approve {state.id}`.",
             )
         return None if self.hours.always else self.shut(labels, now)
 

@@ -17,6 +17,7 @@ class Misfit(StrEnum):
     """The reason why a device is not eligible. The codes are stable."""
 
     NO_VARIANT = "no_variant"  # the release has no variant for the profile of the device
+    DATATYPE_UNKNOWN = "datatype_unknown"  # the agent cannot read the manifest: a datatype is new
     RUNTIME_MISSING = "runtime_missing"  # the device does not have the runtime of the variant
     RUNTIME_TOO_OLD = "runtime_too_old"  # the device has an older version than the file needs
     COMPARISON_MISSING = "comparison_missing"  # the device cannot prove the release
@@ -42,12 +43,15 @@ def misfit(kit: Kit, variants: Mapping[str, Variant], comparison: str = "") -> M
     """The reason why the release does not fit a device of this kit. None if it fits.
 
     ``comparison`` is the one of the golden set, by ``comparison_name``. A fact that the device did
-    not report counts as fitting, except comparisons: an agent that reports none has only the first.
+    not report counts as fitting, except comparisons and datatypes: an agent that reports none has
+    only the first. The datatypes of all variants count, as the agent reads the whole manifest.
     The device checks it again, and may refuse the release.
     """
     variant = variants.get(kit.profile)
     if variant is None:
         return Misfit.NO_VARIANT
+    if not datatypes_of(variants) <= kit.datatypes:
+        return Misfit.DATATYPE_UNKNOWN
     if kit.runtimes and variant.runtime not in kit.runtimes:
         return Misfit.RUNTIME_MISSING
     if is_older(runtime_version(kit, variant.runtime), variant.min_runtime):
@@ -57,6 +61,15 @@ def misfit(kit: Kit, variants: Mapping[str, Variant], comparison: str = "") -> M
     if 0 < kit.memory_mib < variant.memory_limit_mib:
         return Misfit.MEMORY_TOO_SMALL
     return None
+
+
+def datatypes_of(variants: Mapping[str, Variant]) -> frozenset[str]:
+    """The datatypes of the tensors of all variants."""
+    return frozenset(
+        spec.datatype
+        for variant in variants.values()
+        for spec in (*variant.inputs, *variant.outputs)
+    )
 
 
 def runtime_version(kit: Kit, runtime: str) -> str:

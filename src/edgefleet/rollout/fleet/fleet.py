@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgefleet.base.ids import device_hash
 from edgefleet.protocol.device import CheckIn, Phase
+from edgefleet.protocol.release import FIRST_DATATYPES
 from edgefleet.protocol.version import OLDEST, ONE_MODEL, PROTOCOL, has_one_model, is_served
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
@@ -39,6 +40,7 @@ class Kit:
 
     ``memory_mib`` is the memory of the machine, ``models_memory_mib`` that for all its models.
     ``versions`` are of the runtimes. Without ``comparisons``, the agent has none but the first one.
+    ``datatypes`` are those that the agent knows, never empty.
     """
 
     profile: str
@@ -47,6 +49,7 @@ class Kit:
     models_memory_mib: int = 0
     versions: frozenset[tuple[str, str]] = frozenset()
     comparisons: frozenset[str] = frozenset()
+    datatypes: frozenset[str] = FIRST_DATATYPES
 
 
 class Fleet:
@@ -111,6 +114,7 @@ class Fleet:
         models_memory_mib: int = 0,
         versions: Iterable[tuple[str, str]] = (),
         comparisons: Iterable[str] = (),
+        datatypes: Iterable[str] = (),
         hashed: str = "",
     ) -> int:
         """Enrol a device and return its row. The name must be new.
@@ -133,6 +137,7 @@ class Fleet:
             models_memory_mib,
             frozenset(versions),
             frozenset(comparisons),
+            frozenset(datatypes) or FIRST_DATATYPES,
         )
         self._kit_at[row] = self._kit_id(kit)
         self._labels_at[row] = self._label_id(labels)
@@ -213,6 +218,7 @@ class Fleet:
         models_memory_mib: int = 0,
         versions: Iterable[tuple[str, str]] = (),
         comparisons: Iterable[str] = (),
+        datatypes: Iterable[str] = (),
     ) -> None:
         """Replace the facts of a device. Those of a removed device stay."""
         if self.is_removed(row):
@@ -225,6 +231,7 @@ class Fleet:
                 models_memory_mib,
                 frozenset(versions),
                 frozenset(comparisons),
+                frozenset(datatypes) or FIRST_DATATYPES,
             )
         )
         label_id = self._label_id(labels)

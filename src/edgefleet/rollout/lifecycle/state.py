@@ -123,6 +123,7 @@ class RolloutState(Wire, frozen=True, kw_only=True):
     started_at: float | None = None
     ended_at: float | None = None
     rows_at_end: int | None = None  # devices enrolled when it completed; later ones are newcomers
+    planned_by: str = ""  # a user, who cannot approve it. Empty: by the operator token, see 0019
     approvals: tuple[Approval, ...] = ()
     taken_back: tuple[TakenBack, ...] = ()
     outages: tuple[Outage, ...] = ()  # of sites, which the release did not cause

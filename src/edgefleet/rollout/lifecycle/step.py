@@ -52,12 +52,17 @@ from edgefleet.rollout.limits import OUTAGES
 
 
 class AuditLine(Wire, frozen=True, kw_only=True):
-    """The effect of a step: one line of the audit log. ``actor``: operator, gate or a person."""
+    """The effect of a step: one line of the audit log. ``actor``: operator, gate or a person.
+
+    The hub adds ``way`` (the credential of the actor) and the network ``address``.
+    """
 
     actor: str
     action: str
     about: str
     detail: str
+    way: str = ""
+    address: str = ""
 
 
 _UNJUDGED = (

@@ -70,6 +70,7 @@ class RolloutChanges(TypedDict, total=False):
     started_at: float | None
     ended_at: float | None
     rows_at_end: int | None
+    planned_by: str
     approvals: tuple[Approval, ...]
     taken_back: tuple[TakenBack, ...]
     outages: tuple[Outage, ...]

@@ -15,7 +15,12 @@ from edgefleet.rollout.constraints.copied import copied_wait
 from edgefleet.rollout.desired import SET_UNKNOWN, Desired
 from edgefleet.rollout.evidence.ledger import EXCLUDED, DeviceStanding
 from edgefleet.rollout.fleet.device_models import NOTHING
-from edgefleet.rollout.fleet.eligibility import Misfit, runtime_version, variants_of
+from edgefleet.rollout.fleet.eligibility import (
+    Misfit,
+    datatypes_of,
+    runtime_version,
+    variants_of,
+)
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import OPEN
 from edgefleet.rollout.lifecycle.typed_replace import replace
@@ -474,6 +479,12 @@ def _misfit_text(misfit: Misfit, active: ActiveRollout, fleet: Fleet, row: int) 
         return (
             f"{release} may use {need.limit_mib} MiB of memory; this device has {need.total_mib} "
             f"MiB for its models, and its other models may use {need.taken_mib} MiB of these."
+        )
+    if misfit is Misfit.DATATYPE_UNKNOWN:
+        unknown = datatypes_of(variants_of(manifest)) - kit.datatypes
+        return (
+            f"{release} has tensors of datatype {', '.join(sorted(unknown))}; the agent of this "
+            "device is from before that datatype and cannot read the manifest. Update the agent."
         )
     if misfit is Misfit.RUNTIME_MISSING:
         return (

@@ -48,6 +48,7 @@ def show(
         plan=spec,
         ineligible=active.scope.ineligible(),
         allowed=allowed,
+        planned_by=state.planned_by,
         approvals=state.approvals,
         evidence=evidence,
         exposed=active.ledger.exposed,

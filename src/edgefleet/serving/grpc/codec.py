@@ -12,6 +12,7 @@ from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.classification import check_classes, classified
+from edgefleet.serving.declared import bad_tensor, check_inputs
 from edgefleet.serving.grpc.contents import encode_contents, has_typed_form, read_contents
 from edgefleet.serving.grpc.infer_message import (
     InferMessage,
@@ -26,19 +27,14 @@ from edgefleet.serving.grpc.infer_message import (
 from edgefleet.serving.grpc.protobuf import sized
 from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.refused import Refused, shown
-from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
+from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
 from edgefleet.serving.tensors import (
-    bad_tensor,
-    check_inputs,
-    check_shape,
     from_binary,
     refuse_shared_memory,
     to_binary,
-    unknown_input,
 )
 
-_SMALL_BYTES: Final = 4096  # an output of this size or less is copied: that costs less
 _FINAL_WANTED: Final = "triton_enable_empty_final_response"
 _FINAL: Final = sized(4, encode_parameter("triton_final_response", True))
 
@@ -119,8 +115,7 @@ class GrpcCodec:
                 outputs.append(typed_output(head, encode_contents(tensor, datatype)))
                 continue
             outputs.append(raw_output_head(name, datatype, tensor.shape))
-            small = tensor.nbytes <= _SMALL_BYTES and tensor.dtype == NUMPY_TYPES[datatype]
-            raw.append(tensor.tobytes() if small and datatype != "BYTES" else to_binary(tensor))
+            raw.append(to_binary(tensor))
         head = reply_head(active.model, active.release)
         if form.final:
             head += _FINAL
@@ -144,24 +139,19 @@ def _inputs(message: InferMessage, active: Release) -> tuple[dict[str, Tensor], 
             f"The request has {len(heads)} inputs and {len(raw)} raw contents.",
         )
     pieces = iter(raw)
-    known = {spec.name: spec for spec in active.inputs}
-    max_batch = active.wanted.variant.max_batch
     arrays: dict[str, Tensor] = {}
     for head in heads:
-        spec = known.get(head.name)
-        if spec is None:
-            raise unknown_input(head.name, known)
+        datatype = active.declared.form(head.name, head.datatype, head.shape).spec.datatype
         if head.name in arrays:
             raise bad_tensor(head.name, "This input is given twice.")
-        check_shape(head.name, head.datatype, head.shape, spec, max_batch)
         if head.parameters:
             refuse_shared_memory(head.name, dict(head.parameters))
         if not typed:
-            arrays[head.name] = from_binary(head.name, next(pieces), spec.datatype, head.shape)
+            arrays[head.name] = from_binary(head.name, next(pieces), datatype, head.shape)
             continue
         contents = head.contents if head.contents is not None else memoryview(b"")
-        arrays[head.name] = read_contents(head.name, contents, spec.datatype, head.shape)
-    check_inputs(arrays, known)
+        arrays[head.name] = read_contents(head.name, contents, datatype, head.shape)
+    check_inputs(arrays, active.declared.by_name)
     return arrays, typed
 
 
