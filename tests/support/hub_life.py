@@ -141,7 +141,9 @@ class Life:
     async def _label(self) -> None:
         site = self._draw.choice(("lyon", "oslo", "rome"))
         name = self._draw.choice(self._devices).name
-        await self._hub.device_commands.label(self._hub.row(name), LabelDevice(set={"site": site}))
+        await self._hub.device_commands.label(
+            self._hub.row(name), LabelDevice(set={"site": site}), OPERATOR_TOKEN
+        )
 
 
 def store_last_contacts(data_dir: Path, views: Iterable[DeviceView]) -> None:
