@@ -41,20 +41,18 @@ MUTANTS = (
     Mutant(
         "a neighbour's model is rolled back",
         "rollout/desired.py",
-        "            if active.state.status in _GIVING:\n",
-        "            if active.state.status in _GIVING and not any(\n"
-        "                other.state.status in WITHDRAWN\n"
-        "                and other.state.spec.release == active.state.spec.release\n"
-        "                for other in newest_first\n"
-        "            ):\n",
+        "giving = [active for active in newest_first if active.state.status in _GIVING]",
+        "giving = [active for active in newest_first if active.state.status in _GIVING and not any("
+        "other.state.status in WITHDRAWN and"
+        " other.state.spec.release == active.state.spec.release for other in newest_first)]",
         ("three_models/60",),
         checker="neighbour_untouched",
     ),
     Mutant(
         "the rollouts of a neighbour's model decide, too",
         "rollout/desired.py",
-        "(*self._giving.get(active.model, ()), active)",
-        "(*sum(self._giving.values(), ()), active)",
+        "self._giving = self._indexed(self._giving, giving, _model_of)",
+        "self._giving = {one.model: RolloutIndex(self._fleet, giving) for one in giving}",
         ("tests/rollout/test_several_models.py", "three_models/60"),
     ),
     Mutant(
@@ -151,10 +149,17 @@ MUTANTS = (
         ("storm/600",),
     ),
     Mutant(
+        "a device loses the release of the site that it left",
+        "rollout/rollout_index.py",
+        "or active.ledger.standing(row) is not _NONE",
+        "or False",
+        ("tests/rollout/test_rollout_index.py",),
+    ),
+    Mutant(
         "what failed in one rollout is offered by the next",
         "rollout/desired.py",
-        "return len(rollouts) > 1 and any(",
-        "return len(rollouts) > 99 and any(",
+        "if index is None or len(index.rollouts) == 1:",
+        "if index is None or len(index.rollouts) <= 99:",
         ("tests/rollout/test_desired.py", "tests/rollout/test_whole_rollouts.py"),
     ),
     Mutant(
@@ -181,8 +186,8 @@ MUTANTS = (
     Mutant(
         "of many that report at once, the first is not counted",
         "rollout/evidence/ledger.py",
-        "        self.activations.begin_all(exposed, at)\n",
-        "        self.activations.begin_all(exposed, at)\n        self.exposed -= 1\n",
+        "        self._activations.begin_all(exposed, at)\n",
+        "        self._activations.begin_all(exposed, at)\n        self.exposed -= 1\n",
         ("tests/rollout/test_batch.py",),
     ),
     Mutant(
@@ -351,8 +356,8 @@ MUTANTS = (
     Mutant(
         "buckets begin anew after a restart",
         "rollout/evidence/ledger.py",
-        "        self.activations.begin(row, at)\n",
-        "        self.activations.begin(row, None)\n",
+        "        self._activations.begin(row, at)\n",
+        "        self._activations.begin(row, None)\n",
         ("tests/rollout/test_late.py",),
     ),
     Mutant(

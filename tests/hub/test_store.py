@@ -103,7 +103,7 @@ def test_an_outcome_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> Non
         for sent in ([outcome(1)], [outcome(1), outcome(2)], [outcome(2), outcome(1)]):
             await store.save_outcomes(device.row, sent, 1.0, told.append)
         assert told == [(outcome(1),), (outcome(2),), ()]
-        assert [kept.outcome for kept in store.reader.load_outcomes()] == [outcome(1), outcome(2)]
+        assert [kept.outcome for kept in store.reader.outcomes_after(0)] == [outcome(1), outcome(2)]
 
     with_store(tmp_path, body)
 
@@ -113,7 +113,7 @@ def test_the_same_id_from_two_devices_is_two_outcomes(tmp_path: Path) -> None:
         for name in ("a", "b"):
             device = await enrol(store, name, claim=name)
             await store.save_outcomes(device.row, [outcome(1)], 1.0, lambda _fresh: None)
-        assert [kept.row for kept in store.reader.load_outcomes()] == [0, 1]
+        assert [kept.row for kept in store.reader.outcomes_after(0)] == [0, 1]
 
     with_store(tmp_path, body)
 
@@ -127,7 +127,7 @@ def test_the_wrong_bytes_of_a_deferral_are_kept(tmp_path: Path) -> None:
     async def body(store: SqliteStore, _commits: list[int]) -> None:
         device = await enrol(store, "d")
         await store.save_outcomes(device.row, [deferral], 1.0, lambda _fresh: None)
-        assert [kept.outcome for kept in store.reader.load_outcomes()] == [deferral]
+        assert [kept.outcome for kept in store.reader.outcomes_after(0)] == [deferral]
 
     with_store(tmp_path, body)
 

@@ -132,6 +132,8 @@ def serve(
 
 
 def _ready(invocation: Invocation, folder: Path, hub: Hub, found: Reachable) -> None:
+    for text in hub.snapshots.damage:
+        invocation.screen.note(text)
     serving = Serving(url=found.url, checkin_url=found.checkin_url, data_dir=str(folder.absolute()))
     option = "" if invocation.data_dir is None else f" --data-dir {folder}"
     invocation.screen.answer(

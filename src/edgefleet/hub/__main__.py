@@ -7,6 +7,8 @@ from pathlib import Path
 import uvloop
 
 from edgefleet.base.errors import EdgefleetError
+from edgefleet.hub.datadir import Reachable
+from edgefleet.hub.hub import Hub
 from edgefleet.hub.server import serve
 from edgefleet.hub.settings import HubSettings
 
@@ -22,11 +24,16 @@ def main() -> int:
     given.add_argument("--max-artifact-bytes", type=int, default=argparse.SUPPRESS)
     options = given.parse_args()
     try:
-        uvloop.run(serve(HubSettings(**vars(options))))
+        uvloop.run(serve(HubSettings(**vars(options)), on_ready=_warn))
     except EdgefleetError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
+
+
+def _warn(hub: Hub, _reachable: Reachable) -> None:
+    for text in hub.snapshots.damage:
+        sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

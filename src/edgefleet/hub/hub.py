@@ -35,6 +35,7 @@ from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
 from edgefleet.hub.rollout_commands import RolloutCommands
 from edgefleet.hub.settings import Address, HubSettings
+from edgefleet.hub.snapshots import Snapshots
 from edgefleet.hub.store.faults import readable_rows
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
@@ -143,6 +144,7 @@ class Hub:
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self._queries = DeviceQueries(engine)
         self.restored = Restored(store, engine, clock)
+        self.snapshots = Snapshots(store, engine, self._metrics, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
@@ -174,6 +176,7 @@ class Hub:
         self.loop = Loop(
             self._rollout_commands,
             self.flush,
+            self.snapshots.save,
             history=self._history,
             keep_history=folder.keep_release_counts,
             fleet=engine.fleet,
@@ -220,9 +223,7 @@ class Hub:
         removed = self._devices.load()
         self._rollout_commands.load()
         self.restored.load()
-        for stored in self._store.reader.load_outcomes():
-            self._engine.intake.record(stored.row, stored.outcome, stored.received_at)
-            self._metrics.outcomes[stored.outcome.kind.value] += 1
+        self.snapshots.load()
         for row, at in removed.items():
             self._engine.remove_device(row, at)
         self.copied.load()

@@ -74,6 +74,9 @@ ROLLOUTS_SHOWN: Final = 100
 STANDING_FLUSH_S: Final = 2.0
 STANDINGS_PER_WRITE: Final = 5_000
 
+# How often the pages of finished rollouts are stored, and how many are copied at one time.
+SNAPSHOT_S: Final = 60.0
+PAGES_AT_ONCE: Final = 4
 FIELD_KEEP_S: Final = 60.0  # between two writes of the figures from the field
 
 # The history chart of a rollout.

@@ -1,11 +1,11 @@
-"""The hub's periodic work: evaluate gates, store standings, sample the history."""
+"""The hub's periodic work: evaluate gates, store standings and finished rollouts, sample."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import EdgefleetError, Retry
-from edgefleet.hub.limits import STANDING_FLUSH_S
+from edgefleet.hub.limits import SNAPSHOT_S, STANDING_FLUSH_S
 from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.rollout_commands import RolloutCommands
@@ -19,6 +19,7 @@ class Loop:
         self,
         rollout_commands: RolloutCommands,
         flush: Callable[[], Awaitable[None]],
+        save_snapshot: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
         keep_history: Callable[[bytes], None],
@@ -28,12 +29,13 @@ class Loop:
     ) -> None:
         self._rollout_commands = rollout_commands
         self._flush = flush
+        self._save_snapshot = save_snapshot
         self._history = history
         self._keep_history = keep_history
         self._fleet = fleet
         self._metrics = metrics
         self._clock = clock
-        self._flushed = clock.monotonic()
+        self._flushed = self._snapshot_at = clock.monotonic()
 
     async def run(self, tick_s: float) -> None:
         """Tick until cancelled. An unexpected error ends the loop, and with it the hub."""
@@ -51,6 +53,9 @@ class Loop:
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._flush()
                 self._flushed = self._clock.monotonic()
+            if self._clock.monotonic() - self._snapshot_at >= SNAPSHOT_S:
+                await self._save_snapshot()
+                self._snapshot_at = self._clock.monotonic()
         except EdgefleetError as error:
             if error.retry is not Retry.LATER:
                 raise

@@ -36,8 +36,8 @@ class RolloutCommands:
 
     def load(self) -> None:
         """Restore rollouts, the freeze and cleared quarantines from the store."""
-        for state in self._store.reader.load_rollouts():
-            self._engine.load(msgspec.json.decode(state, type=RolloutState))
+        decoder = msgspec.json.Decoder(RolloutState)
+        self._engine.load_all(map(decoder.decode, self._store.reader.load_rollouts()))
         self._engine.set_freeze(self._store.reader.load_freeze())
         for row, model, rollbacks in self._store.reader.load_unquarantined():
             self._engine.unquarantine(model, row, rollbacks)

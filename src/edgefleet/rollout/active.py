@@ -19,6 +19,7 @@ from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.detector import Grid
 from edgefleet.rollout.evidence.late import Late
 from edgefleet.rollout.evidence.ledger import AT_FAULT, EXCLUDED, DeviceStanding, Ledger
+from edgefleet.rollout.evidence.ledger_page import LedgerPage
 from edgefleet.rollout.evidence.set_aside import SetAside
 from edgefleet.rollout.evidence.site_watch import SiteWatch
 from edgefleet.rollout.evidence.taken_parts import TakenParts
@@ -164,6 +165,17 @@ class ActiveRollout:
         self._sampled_below = None if sampled is None else int(sampled, 16)
         if bake is None:
             self.window = None
+
+    def load_page(self, page: LedgerPage, packed: bytes) -> None:
+        """Replace the empty ledger of a finished rollout by its page. Raises ValueError."""
+        self.ledger.load(page, packed)
+        self.tally.recount()
+
+    def seal(self, packed: bytes) -> None:
+        """Keep a finished rollout in few bytes. ``packed`` is the page of its ledger."""
+        self.ledger.seal(packed)
+        self.scope.forget_rows()
+        self.reservations.forget_downloads()
 
     @property
     def devices(self) -> int:

@@ -6,8 +6,8 @@ release that a device failed or refused, or that the gate took back from it, is 
 device again only by a newer rollout whose plan gives the release a second chance.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.lifecycle.state import WITHDRAWN
 from edgefleet.rollout.lifecycle.typed_replace import replace
+from edgefleet.rollout.rollout_index import RolloutIndex
+
+_Key = TypeVar("_Key", str, int)
 
 _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLETED})
 
@@ -46,25 +49,48 @@ class Desired:
         self._fleet = fleet
         self._models = fleet.models
         self.models: tuple[str, ...] = ()  # with a rollout that gives a release, sorted
-        self._giving: dict[str, tuple[ActiveRollout, ...]] = {}  # by model, newest first
-        self._withdrawn: dict[int, tuple[ActiveRollout, ...]] = {}  # by release number
-        self._of_release: dict[int, tuple[ActiveRollout, ...]] = {}
+        # Each index has its rollouts newest first.
+        self._giving: dict[str, RolloutIndex] = {}  # by model
+        self._withdrawn: dict[int, RolloutIndex] = {}  # by release number
+        self._of_release: dict[int, RolloutIndex] = {}
 
     def arrange(self, rollouts: Iterable[ActiveRollout]) -> None:
         newest_first = sorted(
             rollouts, key=lambda active: (active.state.created_at, active.state.id), reverse=True
         )
-        self._giving = {}
-        for active in newest_first:
-            if active.state.status in _GIVING:
-                self._giving[active.model] = (*self._giving.get(active.model, ()), active)
-        self.models = tuple(sorted(self._giving))
-        self._of_release = _by_release(newest_first)
-        self._withdrawn = _by_release(
+        giving = [active for active in newest_first if active.state.status in _GIVING]
+        withdrawn = [
             active
             for active in newest_first
             if active.state.status in WITHDRAWN or active.state.taken_back
-        )
+        ]
+        self._giving = self._indexed(self._giving, giving, _model_of)
+        self._withdrawn = self._indexed(self._withdrawn, withdrawn, _number_of)
+        self._of_release = self._indexed(self._of_release, newest_first, _number_of)
+        self.models = tuple(sorted(self._giving))
+
+    def _indexed(
+        self,
+        before: Mapping[_Key, RolloutIndex],
+        rollouts: Iterable[ActiveRollout],
+        key: Callable[[ActiveRollout], _Key],
+    ) -> dict[_Key, RolloutIndex]:
+        """An index of the rollouts with each key: the one before, unless they changed."""
+        by_key: dict[_Key, list[ActiveRollout]] = {}
+        for active in rollouts:
+            by_key.setdefault(key(active), []).append(active)
+        found: dict[_Key, RolloutIndex] = {}
+        for one, mine in by_key.items():
+            known = before.get(one)
+            if known is None or not known.is_of(mine):
+                known = RolloutIndex(self._fleet, mine)
+            found[one] = known
+        return found
+
+    def _given_to(self, row: int, model: str) -> tuple[ActiveRollout, ...]:
+        """The rollouts that may give the device a release of the model, newest first."""
+        index = self._giving.get(model)
+        return () if index is None else index.of(row)
 
     def rollout(self, row: int, model: str) -> ActiveRollout | None:
         """The rollout whose release of the model the device should run. None if there is none."""
@@ -73,7 +99,8 @@ class Desired:
 
     def newest(self, model: str) -> ActiveRollout | None:
         """The newest rollout that gives a release of the model. None without one."""
-        return next(iter(self._giving.get(model, ())), None)
+        index = self._giving.get(model)
+        return None if index is None else index.rollouts[0]
 
     def proven(self, row: int, model: str) -> ActiveRollout | None:
         """Like ``rollout``, but only for a release that the rollout or the device confirmed.
@@ -81,7 +108,7 @@ class Desired:
         None if there is no such rollout.
         """
         running = self._fleet.numbers(row)
-        for active in self._giving.get(model, ()):
+        for active in self._given_to(row, model):
             proved = active.state.status is _COMPLETED or active.ledger.standing(row) is _HEALTHY
             if proved and active.covers(row, running) and not self.is_excluded(row, active):
                 return active
@@ -112,7 +139,8 @@ class Desired:
     def withdrawn_by(self, row: int, model: str) -> ActiveRollout | None:
         """The rollout that rolls back the release of the model on the device. None without one."""
         number = self._fleet.set_of(row).by_model.get(model)
-        for active in () if number is None else self._withdrawn.get(number, ()):
+        index = None if number is None else self._withdrawn.get(number)
+        for active in () if index is None else index.of(row):
             if active.takes_back(row):
                 return active
         return None
@@ -128,22 +156,33 @@ class Desired:
         self, rows: Rows, model: str
     ) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
         """``rollout`` for many rows: each rollout with its indices into ``rows``."""
-        undecided = np.arange(len(rows))
+        index = self._giving.get(model)
+        if index is None:
+            return
+        asked = np.arange(len(rows))
         if self._may_have_another():
-            undecided = undecided[~self._fleet.all_have_only_another(rows, model)]
-        for active in self._giving.get(model, ()):
-            if not len(undecided):
-                return
-            left = rows[undecided]
-            given = active.covered(left, self._fleet) & ~self.excluded(left, active)
-            yield active, undecided[given]
-            undecided = undecided[~given]
+            asked = asked[~self._fleet.all_have_only_another(rows, model)]
+        found: dict[str, list[npt.NDArray[np.intp]]] = {}
+        for rollouts, places in index.parts(rows[asked]):
+            undecided = asked[places]
+            for active in rollouts:
+                if not len(undecided):
+                    break
+                left = rows[undecided]
+                given = active.covered(left, self._fleet) & ~self.excluded(left, active)
+                if given.any():
+                    found.setdefault(active.state.id, []).append(undecided[given])
+                    undecided = undecided[~given]
+        for active in index.rollouts:
+            if parts := found.get(active.state.id):
+                yield active, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
 
     def changes(
         self, rows: Rows, model: str
     ) -> Iterator[tuple[ActiveRollout, npt.NDArray[np.int64]]]:
         """``rollouts``, without the devices that run the release already."""
-        giving = self._giving.get(model, ())
+        index = self._giving.get(model)
+        giving = () if index is None else index.rollouts
         places = np.arange(len(rows))
         if len(giving) == 1:  # most devices run the release of the only rollout: ask no more
             places = np.flatnonzero(~self._models.all_run(rows, giving[0].release.number))
@@ -169,7 +208,8 @@ class Desired:
 
     def of_release(self, number: int) -> tuple[ActiveRollout, ...]:
         """All rollouts of a release, newest first."""
-        return self._of_release.get(number, ())
+        index = self._of_release.get(number)
+        return () if index is None else index.rollouts
 
     def _wanted(
         self, row: int, model: str, running: ReleaseSet
@@ -177,7 +217,7 @@ class Desired:
         """The newest rollout of the model that covers the device, and the device's standing."""
         if self._may_have_another() and self._fleet.has_only_another(row, model):
             return None
-        for active in self._giving.get(model, ()):
+        for active in self._given_to(row, model):
             standing = active.ledger.standing(row)
             begun = standing is _TRIAL or standing is _HEALTHY
             begun = begun and not active.takes_back_part(row)
@@ -196,12 +236,15 @@ class Desired:
 
         Devices that ``active`` excludes are not covered by ``active`` in the first place.
         """
-        rollouts = self._of_release.get(active.release.number, ())
-        return len(rollouts) > 1 and any(other.excludes(row, active) for other in rollouts)
+        index = self._of_release.get(active.release.number)
+        if index is None or len(index.rollouts) == 1:
+            return False
+        return any(other.excludes(row, active) for other in index.of(row))
 
 
-def _by_release(rollouts: Iterable[ActiveRollout]) -> dict[int, tuple[ActiveRollout, ...]]:
-    found: dict[int, tuple[ActiveRollout, ...]] = {}
-    for active in rollouts:
-        found[active.release.number] = (*found.get(active.release.number, ()), active)
-    return found
+def _model_of(active: ActiveRollout) -> str:
+    return active.model
+
+
+def _number_of(active: ActiveRollout) -> int:
+    return active.release.number

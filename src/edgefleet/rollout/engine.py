@@ -9,7 +9,10 @@ in any order, which restores the engine. Changes of one rollout must not overlap
 or ``evaluate`` to ``commit`` no other change of that rollout may be made.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.comparisons import comparison_name
@@ -34,7 +37,8 @@ from edgefleet.rollout.earlier import find_earlier
 from edgefleet.rollout.evidence.cohorts import Cohorts
 from edgefleet.rollout.evidence.gate import Gate, judge
 from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
-from edgefleet.rollout.fleet.columns import Rows
+from edgefleet.rollout.finished import Finished
+from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.device_classes import check_classes, classes_of
 from edgefleet.rollout.fleet.eligibility import limits_of, variants_of
 from edgefleet.rollout.fleet.fleet import Fleet
@@ -76,13 +80,21 @@ class Engine:
         self.fleet = Fleet(listening_since=now, offline_after_s=offline_after_s)
         self._releases: dict[tuple[str, str], PublishedRelease] = {}
         self._rollouts: dict[str, ActiveRollout] = {}
+        self._stirred: set[str] = set()  # all that ``evaluate`` may be due for, by id
         self._offset = utc_offset_s
         self._desired = Desired(self.fleet)
         self._fleet_wide = FleetConstraints(self.fleet)
         self._memory_fit = MemoryFit(self.fleet, self._tenants)
         self.admission = Admission(self.fleet, self._rollouts, self._desired, self._fleet_wide)
-        self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide)
+        self.intake = Intake(self.fleet, self._rollouts, self._fleet_wide, self._stirred)
         self.batch = Batch(self.fleet, self._rollouts, self._desired, self.admission, self.intake)
+        self.finished = Finished(
+            self.fleet,
+            self._rollouts,
+            self._fleet_wide.quarantine,
+            self._stirred,
+            self.evaluated_rollouts,
+        )
         self._status = RolloutStatus(self.fleet, self._desired, self._fleet_wide, gate)
         self._next_transition = NextTransition(self.fleet, self._desired)
 
@@ -100,7 +112,22 @@ class Engine:
         self._fleet_wide.memory.add_release(number, limits_of(manifest))
 
     def load(self, state: RolloutState) -> None:
-        """Add a rollout from the store, or one that was just planned."""
+        """Add a rollout that was just planned."""
+        self.load_all((state,))
+
+    def load_all(self, states: Iterable[RolloutState]) -> None:
+        """Add rollouts from the store, oldest first. The indexes are updated once."""
+        loaded = [self._load(state) for state in states]
+        self._arrange()
+        for active in loaded:
+            open_candidates(
+                active,
+                self.fleet,
+                allowed(active, active.state.created_at),
+                self._fleet_wide.budgets,
+            )
+
+    def _load(self, state: RolloutState) -> ActiveRollout:
         release = self._published(state.spec.model, state.spec.release)
         scope = self._scope(state.spec, release, state.salt, state.id)
         self._fleet_wide.memory.add_rollout(state.id, release.number)
@@ -113,10 +140,8 @@ class Engine:
                 state.bets, state.limit_pairs, state.spec.gate, is_started=is_started
             )
         self._rollouts[state.id] = active
-        open_candidates(
-            active, self.fleet, allowed(active, state.created_at), self._fleet_wide.budgets
-        )
-        self._arrange()
+        self._stirred.add(state.id)
+        return active
 
     def states(self) -> tuple[RolloutState, ...]:
         """Every rollout, newest first."""
@@ -129,10 +154,16 @@ class Engine:
     def evaluated_rollouts(self) -> tuple[str, ...]:
         """Ids of the rollouts that ``evaluate`` is due for, newest first.
 
-        They are open, or watched, or a device is in trial after the last wave.
+        They are open, or watched, or a device is in trial after the last wave. The cost does not
+        depend on the number of other rollouts: only a change or a report brings one back.
         """
-        found = (active for active in self._newest_first() if _is_evaluated(active))
-        return tuple(active.state.id for active in found)
+        self.fleet.check_moves(self._have_strayed)
+        stirred = [self._rollouts[rollout] for rollout in self._stirred]
+        evaluated = sorted(filter(_is_evaluated, stirred), key=_age, reverse=True)
+        due = tuple(active.state.id for active in evaluated)
+        self.finished.ended(tuple(self._stirred.difference(due)))
+        self._stirred.intersection_update(due)
+        return due
 
     # Changes of rollouts.
 
@@ -308,6 +339,7 @@ class Engine:
             )
             raise AssertionError(msg)
         active.become(change.state)
+        self._stirred.add(change.state.id)
         if change.state.status in JUDGED:
             limit = allowed(active, change.state.since)
             open_candidates(active, self.fleet, limit, self._fleet_wide.budgets)
@@ -375,6 +407,8 @@ class Engine:
         found: dict[str, DeviceStanding] = {}
         for active in self._newest_first():
             standing = active.forget(row, at)
+            if standing is not DeviceStanding.NONE:
+                self._stirred.add(active.state.id)
             if standing is not DeviceStanding.NONE and active.state.status in OPEN:
                 found[active.state.id] = standing
         self._fleet_wide.quarantine.forget(row)
@@ -450,6 +484,14 @@ class Engine:
         self.admission.arrange()
         self.intake.arrange()
 
+    def _have_strayed(self, rows: Rows) -> Mask:
+        """For each of ``rows``: True if a rollout that does not select the device has a report."""
+        strayed = np.zeros(len(rows), np.bool_)
+        for active in self._rollouts.values():
+            reported = active.ledger.standings(rows) != DeviceStanding.NONE
+            strayed |= reported & ~active.scope.all_selected(rows)
+        return strayed
+
     def _start_by_time(self, active: ActiveRollout, now: float) -> Change | None:
         """The start of a rollout whose time has come. None while another has its devices."""
         at = active.state.spec.start_at
@@ -509,13 +551,12 @@ class Engine:
         return found
 
     def _newest_first(self) -> tuple[ActiveRollout, ...]:
-        return tuple(
-            sorted(
-                self._rollouts.values(),
-                key=lambda active: (active.state.created_at, active.state.id),
-                reverse=True,
-            )
-        )
+        return tuple(sorted(self._rollouts.values(), key=_age, reverse=True))
+
+
+def _age(active: ActiveRollout) -> tuple[float, str]:
+    """The sort key by which an older rollout comes first."""
+    return active.state.created_at, active.state.id
 
 
 def _is_evaluated(active: ActiveRollout) -> bool:

@@ -21,6 +21,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.device_models import NOTHING
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.lifecycle.state import JUDGED
+from edgefleet.rollout.rollout_index import RolloutIndex
 
 Standings = npt.NDArray[np.uint8]
 _AddOne = Callable[[int, Telemetry, GateSpec, int], None]
@@ -43,20 +44,25 @@ class Intake:
         fleet: Fleet,
         rollouts: Mapping[str, ActiveRollout],
         fleet_wide: FleetConstraints,
+        stirred: set[str],
     ) -> None:
+        """The id of each rollout with a new report is added to ``stirred``."""
         self._fleet = fleet
         self._rollouts = rollouts
         self._fleet_wide = fleet_wide
-        self._judged: tuple[ActiveRollout, ...] = ()
-        self._watched: tuple[ActiveRollout, ...] = ()
+        self._stirred = stirred
+        self._judged = RolloutIndex(fleet, ())
+        self._watched = RolloutIndex(fleet, ())
 
     def arrange(self) -> None:
         """Select the rollouts that are judged. Call it after a rollout was added or changed."""
         rollouts = self._rollouts.values()
-        self._judged = tuple(
-            one for one in rollouts if one.state.status in JUDGED or one.state.is_baking
-        )
-        self._watched = tuple(one for one in rollouts if one.state.is_watched)
+        judged = [one for one in rollouts if one.state.status in JUDGED or one.state.is_baking]
+        watched = [one for one in rollouts if one.state.is_watched]
+        if not self._judged.is_of(judged):
+            self._judged = RolloutIndex(self._fleet, judged)
+        if not self._watched.is_of(watched):
+            self._watched = RolloutIndex(self._fleet, watched)
 
     # Outcomes.
 
@@ -90,10 +96,13 @@ class Intake:
             return False
         if position is None:
             position = active.position(row)
+        self._stirred.add(outcome.rollout)
         standings = ledger.record(row, outcome, position.wave, at)
         if standings is None:
             return False
         before, after = standings
+        if row in self._fleet.moves or (before is _NONE and not active.scope.selects(row)):
+            self._fleet.note_move(row)
         active.tally.move(row, before, after)
         if kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate)
@@ -115,12 +124,14 @@ class Intake:
             return 0
         if outcome.kind is not _CAME_BACK and outcome.release != active.state.spec.release:
             return 0
+        self._stirred.add(outcome.rollout)
         before = active.ledger.standings(rows)
         new = active.ledger.record_all(rows, outcome, active.waves_of(rows), at)
         rows, before = rows[new], before[new]
         if not len(rows):
             return 0
         after = active.ledger.standings(rows)
+        self._note_moves(active, rows, before)
         active.tally.move_all(rows, before, after)
         if outcome.kind is _CONFIRMED:
             active.cohorts.confirmed(outcome, active.state.spec.gate, times=len(rows))
@@ -134,6 +145,14 @@ class Intake:
         for row in rows[failed].tolist():
             self._fleet_wide.quarantine.add(active.model, row, active.state.id)
         return len(rows)
+
+    def _note_moves(self, active: ActiveRollout, rows: Rows, before: Standings) -> None:
+        """Note the reports of devices that the rollout does not select. See ``Fleet.note_move``."""
+        noted = self._fleet.have_moved(rows)
+        fresh = np.flatnonzero(before == _NONE)
+        noted[fresh] |= ~active.scope.all_selected(rows[fresh])
+        for row in rows[noted].tolist():
+            self._fleet.note_move(row)
 
     # Serving figures.
 
@@ -151,9 +170,9 @@ class Intake:
 
     def add_telemetry(self, row: int, telemetry: Telemetry, now: float) -> None:
         """Add serving figures to the cohort of the device. Not persisted."""
-        for active in self._watched:
+        for active in self._watched.of(row):
             self._add_to_window(active, row, telemetry)
-        for active in self._judged:
+        for active in self._judged.of(row):
             state = active.state
             started = state.started_at is not None and state.started_at <= now
             if not started or not active.scope.eligible(row):
@@ -175,9 +194,9 @@ class Intake:
 
     def add_telemetry_all(self, rows: Rows, telemetry: Telemetry, now: float) -> None:
         """``add_telemetry`` for many devices."""
-        for active in self._watched:
+        for active in self._watched.rollouts:
             self._add_all_to_window(active, rows, telemetry)
-        for active in self._judged:
+        for active in self._judged.rollouts:
             state = active.state
             if state.started_at is None or state.started_at > now:
                 continue
@@ -194,7 +213,7 @@ class Intake:
 
     def _add_labels(self, row: int, report: LabelReport, now: float) -> None:
         """Add the counters of late labels of a device. Not persisted, but for the bets."""
-        for active in self._judged:
+        for active in self._judged.of(row):
             state = active.state
             started = state.started_at is not None and state.started_at <= now
             if not started or not active.scope.eligible(row):

@@ -2,12 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.hub.store.pages import PageReader
 from edgefleet.hub.store.people import PeopleReader
 from edgefleet.hub.store.records import (
     StoredDevice,
@@ -23,6 +25,8 @@ from edgefleet.protocol.release import Envelope
 from edgefleet.protocol.rollout import Freeze
 from edgefleet.rollout.constraints.ahead import Given
 
+_TEXTS_KEPT: Final = 4_096  # decoded texts while devices are read: most are equal to others
+
 _OUTCOME: Final = (
     "device, id, rollout, release, kind, at, reason, detail, received_at, attempt, expected, found"
 )
@@ -34,6 +38,7 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.pages = PageReader(connection)
         self.people = PeopleReader(connection)
 
     def close(self) -> None:
@@ -50,9 +55,13 @@ class Reader:
     def use(self, connection: sqlite3.Connection) -> None:
         """Read from ``connection`` from now on. Queries under way end on the old one."""
         self._connection = connection
+        self.pages = PageReader(connection)
+        self.people = PeopleReader(connection)
 
     def load_devices(self) -> Iterator[StoredDevice]:
-        """All devices, in ascending order of rows."""
+        """All devices, in ascending order of rows. Equal facts and equal labels are shared."""
+        read_facts = lru_cache(_TEXTS_KEPT)(msgspec.json.Decoder(Facts).decode)
+        read_labels = lru_cache(_TEXTS_KEPT)(msgspec.json.Decoder(dict[str, str]).decode)
         for row, name, at, labels, facts, own, first_name, removed_at in self._connection.execute(
             "SELECT row, name, enrolled_at, labels, facts, own_labels, enrolled_as, removed_at"
             " FROM device ORDER BY row"
@@ -61,9 +70,9 @@ class Reader:
                 row,
                 name,
                 at,
-                json.loads(labels),
-                msgspec.json.decode(facts, type=Facts),
-                own_labels=json.loads(own),
+                read_labels(labels),
+                read_facts(facts),
+                own_labels=read_labels(own),
                 enrolled_as=first_name,
                 removed_at=removed_at,
             )
@@ -107,9 +116,27 @@ class Reader:
         for (state,) in self._connection.execute("SELECT state FROM rollout ORDER BY id"):
             yield state
 
-    def load_outcomes(self) -> Iterator[StoredOutcome]:
-        """All outcomes, in the order in which they were stored."""
-        found = self._connection.execute(f"SELECT {_OUTCOME} FROM outcome ORDER BY number")  # noqa: S608 - the names of columns
+    def outcomes_after(self, number: int) -> Iterator[StoredOutcome]:
+        """The outcomes with higher numbers, in the order in which they were stored."""
+        found = self._connection.execute(
+            f"SELECT {_OUTCOME} FROM outcome WHERE number > ? ORDER BY number",  # noqa: S608 - the names of columns
+            (number,),
+        )
+        yield from map(_outcome, found)
+
+    def outcomes_between(self, rollouts: Sequence[str], last: int) -> Iterator[StoredOutcome]:
+        """The outcomes of these rollouts up to the number ``last``, in order."""
+        names = json.dumps(list(rollouts))
+        (since,) = self._connection.execute(
+            "SELECT min(since) FROM rollout WHERE id IN (SELECT value FROM json_each(?))", (names,)
+        ).fetchone()
+        if since is None or since >= last:
+            return
+        found = self._connection.execute(
+            f"SELECT {_OUTCOME} FROM outcome WHERE number > ? AND number <= ?"  # noqa: S608 - the names of columns
+            " AND rollout IN (SELECT value FROM json_each(?)) ORDER BY number",
+            (since, last, names),
+        )
         yield from map(_outcome, found)
 
     def outcomes_of(self, row: int, limit: int) -> tuple[StoredOutcome, ...]:

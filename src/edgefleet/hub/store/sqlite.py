@@ -18,6 +18,7 @@ from edgefleet.hub.store.connection import Opened, connect
 from edgefleet.hub.store.faults import cannot_write, damaged, store_error
 from edgefleet.hub.store.log_check import check_log
 from edgefleet.hub.store.migrations import migrate, packaged
+from edgefleet.hub.store.pages import PageWriter
 from edgefleet.hub.store.reader import Reader, claim_labels
 from edgefleet.hub.store.records import StoredDevice, StoredRelease, StoredStanding, StoredTruth
 from edgefleet.hub.store.writer import Writer
@@ -39,7 +40,8 @@ class SqliteStore:
         self._path = path
         self._writing = writing
         self.reader = Reader(reading)
-        self.writer: Writer  # from ``start`` on
+        self.writer: Writer  # from ``start`` on, as ``pages``
+        self.pages: PageWriter
         self.started = False
 
     @classmethod
@@ -72,6 +74,7 @@ class SqliteStore:
             reopen=self._open_again,
             refused=self._writing.refused,
         )
+        self.pages = PageWriter(self.writer)
         self.started = True
 
     @property
@@ -203,7 +206,11 @@ class SqliteStore:
         """Store the engine's state and its audit lines in one transaction."""
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO rollout VALUES (?, ?)", (rollout, state))
+            connection.execute(
+                "INSERT INTO rollout SELECT ?, ?, coalesce(max(number), 0) FROM outcome WHERE true"
+                " ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+                (rollout, state),
+            )
             _audit(connection, lines, now)
 
         return self.writer.submit(job, committed)

@@ -44,6 +44,10 @@ class StartRate:
         del self._at[: bisect_right(self._at, now - MINUTE_S)]
         return max(0, self.most - len(self._at))
 
+    def is_idle(self, now: float) -> bool:
+        """True if no start counts any more, or if there is no limit."""
+        return self.room(now) in (None, self.most)
+
     def wait_until(self, now: float) -> float | None:
         """Time at which the next device may begin. None if one may begin now."""
         if self.room(now) != 0:

@@ -211,6 +211,10 @@ class Reservations:
         """True if the bytes of the download to the device are counted."""
         return row in self._offered
 
+    def forget_downloads(self) -> None:
+        """Drop the record of downloads, as a restart does: the bytes of a next one count again."""
+        self._offered.clear()
+
     def patience_from(self, state: RolloutState, now: float) -> float:
         """Start of the patience for stragglers, in seconds since the epoch.
 

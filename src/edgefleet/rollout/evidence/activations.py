@@ -104,6 +104,11 @@ class Activations:
         self._stale = min(self._stale, self._keys_at[row])
         self._keys_at[row] = _NEVER
 
+    def load(self, rows: npt.NDArray[np.uint32], keys: npt.NDArray[np.uint32]) -> None:
+        """The devices in ``rows``, within the columns, began at ``keys``. No other device began."""
+        self._keys[rows] = keys
+        self._stale = _NEVER + 1
+
     def grow(self, rows: int) -> None:
         self._keys = longer(self._keys, rows)
         self._keys_at = self._keys.data

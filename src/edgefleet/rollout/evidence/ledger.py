@@ -16,6 +16,12 @@ import numpy.typing as npt
 from edgefleet.protocol.device import Outcome, OutcomeKind, WrongBytes
 from edgefleet.protocol.reasons import reason_text
 from edgefleet.rollout.evidence.activations import Activations, Course
+from edgefleet.rollout.evidence.ledger_page import (
+    LedgerPage,
+    SealedColumns,
+    column,
+    decode_page,
+)
 from edgefleet.rollout.evidence.reasons import Reasons, has_words
 from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 
@@ -77,10 +83,16 @@ def _words(outcome: Outcome) -> str:
 
 
 class Ledger:
-    """Ten bytes per device, and counts that are updated with each report."""
+    """Fourteen bytes per device of the fleet, and counts that are updated with each report.
+
+    The ledger of a finished rollout may be sealed: it has five bytes and its packed page for each
+    device that reported, until a question or a report needs the columns again.
+    """
 
     def __init__(self, waves: int, course: Course) -> None:
-        self.activations = Activations(course)
+        self._activations = Activations(course)
+        self._sealed: SealedColumns | None = None  # None while the columns are there
+        self._read_at: memoryview[int] | SealedColumns  # the column of standings, to be read only
         self._healthy_since = (0, 0)  # the key of the last episode, healthy devices since
         self._bits = np.zeros(0, np.uint8)
         self._standing = np.zeros(0, np.uint8)
@@ -94,6 +106,7 @@ class Ledger:
         self.counts = [0] * len(DeviceStanding)  # by standing; the entry of NONE has no meaning
         self.exposed = 0  # devices that ever activated the release
         self.version = 0  # grows with every report that changes a bit
+        self.reports = 0  # grows with every report, also with one that changes nothing
         self._show()
 
     def record(
@@ -104,6 +117,9 @@ class Ledger:
         ``wave`` is the index of the first wave that contains the device. None if no wave does.
         ``at`` is the time of receipt. None for the time of the last start before it.
         """
+        if self._sealed is not None:
+            self._unseal()
+        self.reports += 1
         if row >= len(self._bits_at):
             self._grow(row + 1)
         before = self._bits_at[row]
@@ -142,6 +158,8 @@ class Ledger:
 
         ``rows`` ascend. ``waves`` has the wave of each row, -1 for none.
         """
+        self._unseal()
+        self.reports += 1
         self._make_room(rows)
         starts = outcome.kind is _TRIAL_STARTED
         bits = self._bits[rows]
@@ -173,6 +191,10 @@ class Ledger:
     def forget(self, row: int) -> DeviceStanding:
         """Drop all reports of a device. Returns its standing before."""
         before = self.standing(row)
+        if self._sealed is not None:
+            if not self._sealed.has(row):
+                return before
+            self._unseal()
         if row >= len(self._bits_at) or not (self._bits_at[row] or self._started_at[row]):
             return before
         if self._bits_at[row] & _EXPOSED_BITS:
@@ -186,11 +208,93 @@ class Ledger:
         self.reasons.forget(row)
         self._healthy_since = (0, 0)
         self.version += 1
+        self.reports += 1
         return before
+
+    @property
+    def activations(self) -> Activations:
+        """The order in which the devices began."""
+        if self._sealed is not None:
+            self._unseal()
+        return self._activations
+
+    # The finished rollout.
+
+    def page(self) -> LedgerPage:
+        """The whole ledger as a page, for ``load``."""
+        if self._sealed is not None:
+            return decode_page(self._sealed.packed)
+        rows = np.flatnonzero(self._bits | (self._started != 0))
+        return LedgerPage(
+            rows=rows.astype("<u4").tobytes(),
+            bits=self._bits[rows].tobytes(),
+            started=self._started[rows].astype("<u4").tobytes(),
+            waves=self._wave[rows].tobytes(),
+            keys=self._activations.keys(rows).astype("<u4").tobytes(),
+            withdrawn=dict(self._withdrawn),
+            reasons=self.reasons.page(),
+            deferrals=dict(self.deferrals),
+            wrong_bytes=dict(self.wrong_bytes),
+        )
+
+    def load(self, page: LedgerPage, packed: bytes) -> None:
+        """Replace an empty ledger by that of a page, and seal it. ``packed`` is the page.
+
+        Raises ValueError if a wave of the page is not in the plan.
+        """
+        bits, waves = column(page.bits, np.uint8), column(page.waves, np.uint8)
+        exposed, by_wave = (bits & _EXPOSED_BITS) != 0, np.bincount(waves).tolist()
+        if len(by_wave) > len(self._exposed_by_wave) + 1 or bits.max(initial=0) >= len(_STANDINGS):
+            msg = "the page of a ledger has waves or reports that the rollout has not"
+            raise ValueError(msg)
+        for wave, count in enumerate(by_wave[1:]):
+            self._exposed_by_wave[wave] = count
+        self.exposed = int(np.count_nonzero(exposed))
+        counts = np.bincount(_STANDING_OF[bits], minlength=len(DeviceStanding))
+        self.counts = [0 if one is _NONE else int(counts[one]) for one in DeviceStanding]
+        self.counts[_NONE] = -sum(self.counts)  # as each report moves a device out of NONE
+        self.reasons.load(page.reasons)
+        self.deferrals = dict(page.deferrals)
+        self.wrong_bytes = dict(page.wrong_bytes)
+        self.version += 1
+        self.reports += 1
+        self._become_sealed(SealedColumns(column(page.rows, np.uint32), bits, _STANDING_OF, packed))
+
+    def seal(self, packed: bytes) -> None:
+        """Drop the columns. ``packed`` is the page of the ledger as it is now."""
+        if self._sealed is None:
+            rows = np.flatnonzero(self._bits | (self._started != 0))
+            bits = self._bits[rows]
+            sealed = SealedColumns(rows.astype(np.uint32), bits, _STANDING_OF, packed)
+            self._become_sealed(sealed)
+
+    def _become_sealed(self, sealed: SealedColumns) -> None:
+        self._bits = self._standing = self._wave = np.zeros(0, np.uint8)
+        self._started = np.zeros(0, np.uint32)
+        self._withdrawn = {}
+        self._activations = Activations(self._activations.course)
+        self._healthy_since = (0, 0)
+        self._show()
+        self._sealed = sealed
+        self._read_at = sealed
+
+    def _unseal(self) -> None:
+        """Make the columns again."""
+        if self._sealed is None:
+            return
+        page, self._sealed = decode_page(self._sealed.packed), None
+        self._withdrawn = dict(page.withdrawn)
+        rows = column(page.rows, np.uint32)
+        self._grow(int(rows[-1]) + 1 if len(rows) else 0)
+        self._bits[rows] = bits = column(page.bits, np.uint8)
+        self._standing[rows] = _STANDING_OF[bits]
+        self._started[rows] = column(page.started, np.uint32)
+        self._wave[rows] = column(page.waves, np.uint8)
+        self._activations.load(rows, column(page.keys, np.uint32))
 
     def standing(self, row: int) -> DeviceStanding:
         try:
-            return _ALL[self._standing_at[row]]
+            return _ALL[self._read_at[row]]
         except IndexError:
             return _NONE
 
@@ -208,6 +312,8 @@ class Ledger:
 
     def standings(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The standing of each of ``rows``, which must ascend."""
+        if self._sealed is not None:
+            return self._sealed.at(rows)
         self._make_room(rows)
         found = gather(self._standing, rows)
         return found if found.base is None else found.copy()
@@ -222,6 +328,8 @@ class Ledger:
         """Ascending rows of the devices with one of these standings, without NONE."""
         if not any(self.count(standing) for standing in standings):
             return np.zeros(0, np.int64)
+        if self._sealed is not None:
+            return self._sealed.rows_with(np.isin(self._sealed.standings, standings))
         found = self._standing == standings[0]
         for standing in standings[1:]:
             found |= self._standing == standing
@@ -229,7 +337,10 @@ class Ledger:
 
     def newest_first(self, rows: Rows) -> Rows:
         """``rows`` sorted by the time at which they began, the last one first."""
-        if len(rows) and int(rows.max()) >= len(self._bits):
+        if not len(rows):
+            return rows
+        self._unseal()
+        if int(rows.max()) >= len(self._bits):
             self._grow(int(rows.max()) + 1)
         return rows[np.argsort(-self.activations.keys(rows).astype(np.int64), kind="stable")]
 
@@ -240,6 +351,9 @@ class Ledger:
 
         None: at any time before or after.
         """
+        if not len(rows):
+            return np.zeros(0, np.bool_)
+        self._unseal()
         self._make_room(rows)
         return self.activations.are_between(rows, since, until)
 
@@ -267,6 +381,7 @@ class Ledger:
         ``silent`` devices in trial count as failed. Left out are devices that an operator reverted,
         and those for which ``are_out`` is true.
         """
+        self._unseal()
         failed = self._standing == _FAILED
         failed[silent[silent < len(failed)]] = True
         began = (self._bits & _EXPOSED_BITS) != 0
@@ -279,15 +394,21 @@ class Ledger:
     @property
     def reported_rows(self) -> Rows:
         """Ascending rows of the devices that have a standing."""
+        if self._sealed is not None:
+            return self._sealed.rows_with(self._sealed.standings != _NONE)
         return np.flatnonzero(self._standing)
 
     @property
     def begun_rows(self) -> Rows:
         """Ascending rows of the devices that ever activated the release."""
+        if self._sealed is not None:
+            return self._sealed.rows_with((self._sealed.bits & _EXPOSED_BITS) != 0)
         return np.flatnonzero(self._bits & _EXPOSED_BITS)
 
     def exposed_mask(self, rows: int) -> npt.NDArray[np.bool_]:
         """True for each of the first ``rows`` rows that ever activated the release."""
+        if self._sealed is not None:
+            return self._sealed.mask(_EXPOSED_BITS, rows)
         if rows > len(self._bits):
             self._grow(rows)
         exposed: npt.NDArray[np.bool_] = (self._bits[:rows] & _EXPOSED_BITS) != 0
@@ -323,9 +444,9 @@ class Ledger:
             if attempt < started or attempt <= self._withdrawn.get(row, -1):
                 return
             is_first = attempt > started or not bits & _STARTED
-        if is_first or self.activations.key(at) < self.activations.key_of(row):
+        if is_first or self._activations.key(at) < self._activations.key_of(row):
             self._healthy_since = (0, 0)
-            self.activations.move(row, at)
+            self._activations.move(row, at)
 
     def _record_new(
         self,
@@ -347,7 +468,7 @@ class Ledger:
         fresh = (after & _EXPOSED_BITS != 0) & (before & _EXPOSED_BITS == 0)
         exposed, inside = rows[fresh], waves[fresh]
         self.exposed += len(exposed)
-        self.activations.begin_all(exposed, at)
+        self._activations.begin_all(exposed, at)
         self._wave[exposed] = inside + 1
         for wave, count in enumerate(np.bincount(inside[inside >= 0]).tolist()):
             self._exposed_by_wave[wave] += count
@@ -356,14 +477,14 @@ class Ledger:
 
     def _expose(self, row: int, wave: int | None, at: float | None) -> None:
         self.exposed += 1
-        self.activations.begin(row, at)
+        self._activations.begin(row, at)
         if wave is not None:
             self._exposed_by_wave[wave] += 1
             self._wave_at[row] = wave + 1
 
     def _unexpose(self, row: int) -> None:
         self.exposed -= 1
-        self.activations.end(row)
+        self._activations.end(row)
         wave = self._wave_at[row]
         if wave:
             self._exposed_by_wave[wave - 1] -= 1
@@ -373,7 +494,7 @@ class Ledger:
         """Update the healthy devices of the last episode."""
         change = (after == _HEALTHY) - (before == _HEALTHY)
         key, count = self._healthy_since
-        if change and self.activations.key_of(row) >= key:
+        if change and self._activations.key_of(row) >= key:
             self._healthy_since = (key, count + change)
 
     def _make_room(self, rows: Rows) -> None:
@@ -385,7 +506,7 @@ class Ledger:
         capacity = max(1024, rows, 2 * len(self._bits))
         self._bits = longer(self._bits, capacity)
         self._standing = longer(self._standing, capacity)
-        self.activations.grow(capacity)
+        self._activations.grow(capacity)
         self._started = longer(self._started, capacity)
         self._wave = longer(self._wave, capacity)
         self._show()
@@ -394,5 +515,6 @@ class Ledger:
         """Make views of the same memory: an item costs a third of the time of an array item."""
         self._bits_at = self._bits.data
         self._standing_at = self._standing.data
+        self._read_at = self._standing_at
         self._started_at = self._started.data
         self._wave_at = self._wave.data

@@ -4,8 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from edgefleet.protocol.device import Outcome, OutcomeKind
 from edgefleet.protocol.reasons import reason_text
+from edgefleet.protocol.wire import Wire
 from edgefleet.rollout.limits import DETAILS_PER_ROLLOUT, DETAILS_SHOWN, REASONS_PER_ROLLOUT
 
 WITH_REASON: Final = frozenset({OutcomeKind.REFUSED, OutcomeKind.TRIAL_FAILED})
@@ -25,6 +28,14 @@ class _Reason(NamedTuple):
     id: str
     code: str
     detail: str
+
+
+class ReasonsPage(Wire, frozen=True, kw_only=True):
+    """All reasons of one rollout, to store."""
+
+    reasons: tuple[tuple[int, OutcomeKind, int, str, str, str], ...] = ()  # row, kind, ``_Reason``
+    examples: dict[str, tuple[bool, int, str]] = msgspec.field(default_factory=dict)
+    shadows: dict[int, str] = msgspec.field(default_factory=dict)
 
 
 class Reasons:
@@ -59,6 +70,26 @@ class Reasons:
         self._counts[code] = self._counts.get(code, 0) + 1
         example = (not detail, row, detail)
         self._examples[code] = min(self._examples.get(code, example), example)
+
+    def page(self) -> ReasonsPage:
+        """The reasons as a page, for ``load``."""
+        return ReasonsPage(
+            reasons=tuple((row, kind, *reason) for (row, kind), reason in self._of.items()),
+            examples=dict(self._examples),
+            shadows=dict(self.shadows),
+        )
+
+    def load(self, page: ReasonsPage) -> None:
+        """Replace all reasons by those of a page."""
+        self._of = {
+            (row, kind): _Reason(attempt, id_, code, detail)
+            for row, kind, attempt, id_, code, detail in page.reasons
+        }
+        self._counts = dict(Counter(reason.code for reason in self._of.values()))
+        texts = [reason.detail for reason in self._of.values()] + list(page.shadows.values())
+        self._texts = {text: text for text in texts if text}
+        self._examples = dict(page.examples)
+        self.shadows = dict(page.shadows)
 
     def forget(self, row: int) -> None:
         """Drop the reasons of a device."""

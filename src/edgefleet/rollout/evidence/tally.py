@@ -79,6 +79,10 @@ class Tally:
             self._facts = facts_version
             self._count_anew()
 
+    def recount(self) -> None:
+        """Count anew: the ledger has other reports than those that were told."""
+        self._count_anew()
+
     def move(self, row: int, before: DeviceStanding, after: DeviceStanding) -> None:
         """The device has another standing."""
         if self._taken and self._taken.has(row):

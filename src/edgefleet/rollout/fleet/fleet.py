@@ -6,7 +6,7 @@ interned as whole sets, so a selector is evaluated once per distinct set. So are
 device and the phases of its models; see ``release_sets``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -74,6 +74,9 @@ class Fleet:
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
         self._removed_id: int | None = None  # the number of the label set of removed devices
+        self.moves: dict[int, int] = {}  # see ``note_move``: row -> number of its last move
+        self._moved_now: set[int] = set()  # those that ``check_moves`` has not looked at
+        self._move_count = 0
         self.removed_count = 0
         self.models = DeviceModels()
         self.copies = Copies()
@@ -153,6 +156,36 @@ class Fleet:
         if self._labels_at[row] not in (number, self._removed_id):
             self._labels_at[row] = number
             self.facts_version += 1
+            self.note_move(row)
+
+    def note_move(self, row: int) -> None:
+        """Note that rollouts may have reports of a device that they do not select.
+
+        The labels or the kit of the device changed, or it has reported to such a rollout.
+        """
+        self._move_count += 1
+        self.moves[row] = self._move_count
+        self._moved_now.add(row)
+
+    def have_moved(self, rows: Rows) -> Mask:
+        """True for each of ``rows`` that is in ``moves``."""
+        if not self.moves:
+            return np.zeros(len(rows), np.bool_)
+        moved: Mask = np.isin(rows, np.fromiter(self.moves, np.int64, len(self.moves)))
+        return moved
+
+    def check_moves(self, have_strayed: Callable[[Rows], Mask]) -> None:
+        """Drop the devices noted since the last call for which ``have_strayed`` is false.
+
+        It is asked for ascending rows: whether a rollout that does not select the device has a
+        report of it.
+        """
+        if not self._moved_now:
+            return
+        rows = np.array(sorted(self._moved_now), np.int64)
+        self._moved_now.clear()
+        for row in rows[~have_strayed(rows)].tolist():
+            del self.moves[row]
 
     def remove(self, row: int) -> None:
         """Take the device out of every count and selection. Its name is free again."""
@@ -206,6 +239,7 @@ class Fleet:
             self._kit_at[row] = kit_id
             self._labels_at[row] = label_id
             self.facts_version += 1
+            self.note_move(row)
 
     def set_protocol(self, row: int, protocol: int) -> None:
         """Record the protocol version that the agent of the device sent last."""

@@ -84,6 +84,16 @@ class Scope:
         """True if the selector matches the labels of the device."""
         return self.labels[self._fleet.label_id(row)]
 
+    def selects(self, row: int) -> bool:
+        """True if the selector matches the device and the release fits its kit."""
+        return self.labels[self._fleet.label_id(row)] and self.kits[self._fleet.kit_id(row)]
+
+    def all_selected(self, rows: Rows) -> Mask:
+        """``selects`` for each of ``rows``."""
+        mask: Mask = self.labels.all()[self._fleet.label_ids[rows]]
+        mask &= self.kits.all()[self._fleet.kit_ids[rows]]
+        return mask
+
     def has_variant(self, profile: str) -> bool:
         """True if the release has a variant for the profile."""
         return profile in self._variants
@@ -101,7 +111,7 @@ class Scope:
         fleet, kept = self._fleet, self._eligible
         if kept is not None and kept[0] == fleet.facts_version:
             return kept[2][row]
-        if not (self.labels[fleet.label_id(row)] and self.kits[fleet.kit_id(row)]):
+        if not self.selects(row):
             return False
         if too_old(fleet.protocol(row)) or fleet.has_only_another(row, self._model):
             return False
@@ -194,6 +204,10 @@ class Scope:
             return np.ones(len(rows), np.bool_)
         mask: Mask = labels.all()[self._fleet.label_ids[rows]]
         return mask
+
+    def forget_rows(self) -> None:
+        """Drop what is kept for each row. The next question computes it again."""
+        self._eligible = self._members = self._ineligible = self._counts = None
 
     def count(self, eligible: Rows, parts: Parts) -> int:
         """Number of these eligible rows that are inside ``parts``."""
