@@ -74,7 +74,10 @@ class Reasons:
     def page(self) -> ReasonsPage:
         """The reasons as a page, for ``load``."""
         return ReasonsPage(
-            reasons=tuple((row, kind, *reason) for (row, kind), reason in self._of.items()),
+            reasons=tuple(
+                (row, kind, why.attempt, why.id, why.code, why.detail)
+                for (row, kind), why in self._of.items()
+            ),
             examples=dict(self._examples),
             shadows=dict(self.shadows),
         )
