@@ -92,7 +92,7 @@ def test_a_release_with_a_datatype_of_a_later_version_is_refused_and_the_device_
     agent, publisher = on_release_1
     publisher.offer("2", datatype="FP4")
     hub.wait(lambda hub: finals(hub, "2"))
-    assert finals(hub, "2") == [("refused", "signature_invalid")]
+    assert finals(hub, "2") == [("refused", "manifest_unreadable")]
     status = agent.status()
     assert status is not None
     assert (status.models[0].release, agent.check_valid()) == ("1", "1")

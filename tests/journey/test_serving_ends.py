@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from edgefleet.agent.agent_status import FAILS_FROM
 from edgefleet.base.clock import SystemClock
-from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.network import HttpLink
 from edgefleet.client.hub import HubClient
 from edgefleet.client.watch import Observed, watch
@@ -24,7 +24,6 @@ from edgefleet.protocol.operator import ClaimRequest, DeviceView
 from edgefleet.protocol.rollout import Command, GateSpec, RolloutSpec, Status, Verb, WaveSpec
 from edgefleet.protocol.serving_health import OUT_OF_MEMORY
 from edgefleet.security.signing import PublisherKey
-from edgefleet.web.session import Sessions
 from support.agent_process import AgentProcess
 from support.bad_requests import LIMIT_MIB, PLANTED, Client
 from support.cgroup import memory_group
@@ -52,12 +51,12 @@ class ServedHub:
 
     def read(self, path: str) -> str:
         """A page, or the metrics, as an operator gets it."""
-        sessions = Sessions(self.token, SystemClock(), SystemEntropy())
-        headers = {
-            "Authorization": f"Bearer {self.token}",
-            "Cookie": f"{sessions.cookie}={sessions.open(self.token)}",
-        }
+        form = {"name": "operator", "secret": self.token, "next": "/"}
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
         with closing(HttpLink(self.url)) as link:
+            entered = link.request("POST", "/login", headers=kind, body=urlencode(form).encode())
+            cookie = entered.headers["set-cookie"].partition(";")[0]
+            headers = {"Authorization": f"Bearer {self.token}", "Cookie": cookie}
             answer = link.request("GET", path, headers=headers)
         assert answer.status == 200, answer
         return answer.body.decode()

@@ -142,7 +142,7 @@ def verify(invocation: Invocation, folder: Path | None) -> Exit:
     exits=(Exit.FAILED,),
     examples=(
         "edgefleet hub restore /mnt/backups --data-dir ./hub",
-        "edgefleet hub restore /mnt/backups/2026-11-30T12-00-00Z --data-dir ./hub --replace",
+        "edgefleet hub restore /mnt/backups/2026-11-30T12-00-00.000Z --data-dir ./hub --replace",
     ),
 )
 @click.argument(

@@ -87,6 +87,7 @@ def profile_report(
         front=tuple(one.sha256 for one in found if one is not None),
         text=outcome.text,
         by_bench=outcome.by_bench.name if outcome.by_bench else "",
+        mapped=outcome.mapped,
         labels=labels,
         sensitivity={name: _error(db) for name, db in outcome.sensitivity_db.items()},
         keep=keep,

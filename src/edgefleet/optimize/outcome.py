@@ -22,8 +22,9 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
 
     ``skipped`` were not tried, as the time was over. ``front`` is the Pareto front of those that
     qualify. ``chosen`` is None if none does; ``text`` then says why. ``by_bench`` would be
-    chosen without the figures of the fleet; None: the same. ``sensitivity_db`` is that of
-    the ladder by node, the most sensitive first; empty if no layers had to be ranked.
+    chosen without the figures of the fleet; None: the same. ``mapped`` says how many operators of
+    the chosen variant an accelerator runs, where that is known. ``sensitivity_db`` is that of the
+    ladder by node, the most sensitive first; empty if no layers had to be ranked.
     """
 
     profile: str
@@ -34,6 +35,7 @@ class ProfileOutcome(Wire, frozen=True, kw_only=True):
     chosen: Judgement | None
     text: str
     by_bench: Recipe | None = None
+    mapped: str = ""
     sensitivity_db: Mapping[str, float] = {}
 
 

@@ -166,7 +166,7 @@ def _run(request: Request, work: Path, progress: Progress) -> Outcome:
         if outcome.chosen is not None and outcome.chosen.candidate is not None:
             shipped = bench.shipped(outcome.chosen.candidate.recipe, limits)
             mapped = check_mapped(profile, shipped.built.path)
-            outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip())
+            outcome = replace(outcome, text=f"{outcome.text} {mapped}".strip(), mapped=mapped)
             chosen.append(shipped)
         outcomes.append(outcome)
         progress(outcome.text)

@@ -1,6 +1,6 @@
 """``backup.json``: what a backup contains, and where backups are."""
 
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +39,8 @@ class BackupRecord(Wire, frozen=True, kw_only=True):
 
 
 def name_at(now: float) -> str:
-    """The name of a backup that is made at ``now``. Names sort by time."""
-    return time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(now))
+    """The name of a backup that is made at ``now``, to the millisecond. Names sort by time."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H-%M-%S}.{int(now % 1 * 1000):03d}Z"
 
 
 def backups_in(folder: Path) -> list[Path]:

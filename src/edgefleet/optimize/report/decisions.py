@@ -49,9 +49,11 @@ def verdict(profile: ProfileReport) -> str:
         if good == 1
         else f"because it has the greatest gain of the {good} that qualify"
     )
-    other_choice = f" The bench alone would choose {profile.by_bench}." if profile.by_bench else ""
+    further = f" The bench alone would choose {profile.by_bench}." if profile.by_bench else ""
+    if profile.mapped:
+        further += f" {profile.mapped}"
     return (
         f"{one.recipe.name} was chosen, {why}: {size_text(one.size_bytes)} instead of "
         f"{size_text(before.size_bytes)}, {time_text(one.latency.p50_s)} instead of "
-        f"{time_text(before.latency.p50_s)}. {judged.text}{other_choice}"
+        f"{time_text(before.latency.p50_s)}. {judged.text}{further}"
     )

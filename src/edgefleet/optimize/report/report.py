@@ -15,6 +15,7 @@ class ProfileReport:
     front. ``labels`` are the right classes of the cases, for accuracy by class; empty where cases
     have no class. ``sensitivity`` is the error that quantising a layer alone causes. ``by_bench``:
     the recipe that the bench alone would choose, if the figures of the fleet changed that.
+    ``mapped``: how many operators of the chosen variant an accelerator runs. Empty: not known.
     """
 
     profile: str
@@ -28,6 +29,7 @@ class ProfileReport:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     keep: float = 0.99
     by_bench: str = ""
+    mapped: str = ""
 
     @property
     def measured(self) -> tuple[tuple[Judgement, Measurement], ...]:
