@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -53,10 +54,12 @@ class ServedHub:
         """A page, or the metrics, as an operator gets it."""
         form = {"name": "operator", "secret": self.token, "next": "/"}
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=60)) as page:
+            page.request("POST", "/login", urlencode(form), kind)
+            entered = page.getresponse()
+            cookie = (entered.headers["Set-Cookie"] or "").partition(";")[0]
+        headers = {"Authorization": f"Bearer {self.token}", "Cookie": cookie}
         with closing(HttpLink(self.url)) as link:
-            entered = link.request("POST", "/login", headers=kind, body=urlencode(form).encode())
-            cookie = entered.headers["set-cookie"].partition(";")[0]
-            headers = {"Authorization": f"Bearer {self.token}", "Cookie": cookie}
             answer = link.request("GET", path, headers=headers)
         assert answer.status == 200, answer
         return answer.body.decode()
