@@ -76,7 +76,7 @@ def test_a_release_folder_is_made_and_made_again_from_the_cache(
     assert half is not None
     assert static is not None
     assert baseline.size_bytes / half.size_bytes > 1.9
-    assert baseline.size_bytes / static.size_bytes > 2.9
+    assert baseline.size_bytes / static.size_bytes > 2.7  # corrected biases and names weigh here
     assert static.compressed_bytes < static.size_bytes
     assert 0 < half.peak_memory_bytes < 200 << 20
     assert abs(half.value - baseline.value) < 0.02
