@@ -83,13 +83,13 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _P, 422, _FIX, "Check the words of the tool, or leave the step out of the recipe."
         ),
         "training_missing": ErrorKind(
-            _P, 422, _FIX, "Name a training function with --train, as FILE.py:function."
+            _P, 422, _FIX, "Give a training function with --train, as FILE.py:function."
         ),
         "operators_unmapped": ErrorKind(
             _P,
             422,
             _FIX,
-            "Convert the model with operators of docs/optimize-tflite.md, or choose a profile "
+            "Export the model with operators of docs/optimize-tflite.md, or choose a profile "
             "without the accelerator.",
         ),
         "metric_failed": ErrorKind(
