@@ -227,6 +227,7 @@ def _read_ppm(data: bytes) -> Pixels | None:
 def _with_pillow(data: bytes, name: str) -> Pixels:
     try:
         pillow: Any = import_module("PIL.Image")
+        unknown: type[OSError] = import_module("PIL").UnidentifiedImageError
     except ImportError as error:
         raise OperatorError(
             "bad_request",
@@ -240,6 +241,13 @@ def _with_pillow(data: bytes, name: str) -> Pixels:
                 raise _bad(name, f"The image has {image.width} x {image.height} pixels.")
             grey = image.mode in ("L", "1", "I", "F")
             found: Pixels = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
+    except unknown as error:
+        raise OperatorError(
+            "bad_request",
+            "The image is damaged, or has a format that Pillow does not read.",
+            field=name,
+            hint="Give a PNG, JPEG or PPM file.",
+        ) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise _bad(name, f"The image is damaged: {error}.") from error
     return found.reshape(found.shape[0], found.shape[1], -1)
