@@ -221,7 +221,7 @@ def cut_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
         return run
 
     with monkeypatch.context() as patched:
-        for name in ("copy_file", "copy_blob", "write_file"):
+        for name in ("copy_file", "copy_blob", "replace_file"):
             patched.setattr(restore_module, name, counted(getattr(restore_module, name)))
         yield
 
@@ -246,6 +246,17 @@ def test_an_interrupted_restore_is_never_a_hub_without_devices(
         restore_backup(backup, data, now=START, replace=True)
         assert content(data)[0] == 2
     assert refused > 3
+
+
+def test_what_an_interrupted_backup_left_is_removed(backup: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "others"
+    restore_backup(backup, data, now=START)
+    left = folder / ".2025-01-01T00-00-00.000Z.part"
+    left.mkdir(parents=True)
+    (left / "hub.sqlite").write_bytes(b"half")
+    made = make_backup(data, folder, now=START)
+    assert not left.exists()
+    assert verify_backup(Path(made.backup)).faults == ()
 
 
 def test_an_unfinished_backup_is_no_backup(backup: Path) -> None:

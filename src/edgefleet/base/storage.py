@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, Protocol, TypeVar
 
+from edgefleet.base.durable import sync_folder
 from edgefleet.base.errors import DeviceError
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class FolderStorage:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def append(self, path: str, data: bytes) -> None:
         target = self._at(path)
@@ -114,16 +115,16 @@ class FolderStorage:
                 file.flush()
                 os.fsync(file.fileno())
             if fresh:
-                _sync_folder(target.parent)
+                sync_folder(target.parent)
 
     def rename(self, source: str, target: str) -> None:
         old, new = self._at(source), self._at(target)
         with _writing(new):
             self._make_folder(new.parent)
             old.replace(new)
-            _sync_folder(new.parent)
+            sync_folder(new.parent)
             if old.parent != new.parent:
-                _sync_folder(old.parent)
+                sync_folder(old.parent)
 
     def copy(self, source: str, target: str) -> None:
         new = self._at(target)
@@ -136,7 +137,7 @@ class FolderStorage:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(new)
-            _sync_folder(new.parent)
+            sync_folder(new.parent)
 
     def remove(self, path: str) -> None:
         target = self._at(path)
@@ -144,7 +145,7 @@ class FolderStorage:
             if not target.exists() and not target.is_symlink():
                 return
             _delete(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def list(self, folder: str) -> tuple[str, ...]:
         names = self._found(folder, lambda found: [entry.name for entry in found.iterdir()])
@@ -186,7 +187,7 @@ class FolderStorage:
         ]
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def open_file(path: Path, mode: Literal["rb", "wb", "ab"]) -> BinaryIO:
@@ -241,11 +242,3 @@ def _not_written(path: Path, error: OSError) -> DeviceError:
     if error.errno in _FULL:
         code = "disk_full"
     return DeviceError(code, f"{path} cannot be written ({error.strerror}).")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

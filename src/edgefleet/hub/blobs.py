@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from edgefleet.base.durable import sync_folder
 from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
 from edgefleet.hub.limits import COPY_BYTES, UPLOADS_AT_ONCE
 
@@ -122,23 +123,15 @@ def _settle(file: BinaryIO, temporary: Path, place: Path) -> None:
     """Sync the bytes to the disk, then rename the file and sync the rename."""
     os.fsync(file.fileno())
     place.parent.mkdir(exist_ok=True)
-    _sync_folder(place.parent.parent)  # always: the upload that created it may not have synced yet
+    sync_folder(place.parent.parent)  # always: the upload that created it may not have synced yet
     temporary.chmod(0o444)
     temporary.replace(place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
 
 
 def _forget(temporary: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # it was renamed, or never made
         os.unlink(temporary)  # noqa: PTH108 - a name from mkstemp
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

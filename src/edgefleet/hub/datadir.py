@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.base.durable import replace_file
 from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.store.faults import damaged
@@ -102,7 +103,7 @@ class DataDir:
         On a full or read-only disk the file of the last hub remains.
         """
         try:
-            self._replace("hub.json", encode(reachable) + b"\n", 0o644)
+            replace_file(self.root / "hub.json", encode(reachable) + b"\n", 0o644)
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
@@ -139,23 +140,8 @@ class DataDir:
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         path = self.root / name
         if not path.exists():
-            self._replace(name, make().encode() + b"\n", _PRIVATE)
+            replace_file(path, make().encode() + b"\n", _PRIVATE)
         return _read_secret(path)
-
-    def _replace(self, name: str, data: bytes, mode: int) -> None:
-        """Replace a file atomically and durably."""
-        temporary = self.root / f".{name}.new"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.root / name)
-        folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _lock_file(root: Path) -> int:

@@ -6,16 +6,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from edgefleet.base.durable import sync_folder
 from edgefleet.base.ids import file_sha256
 
-_PRIVATE: Final = 0o600
+PRIVATE: Final = 0o600
 _PIECE: Final = 1 << 20
 
 
-def copy_file(source: Path, target: Path, *, mode: int = _PRIVATE) -> str:
+def copy_file(source: Path, target: Path, *, mode: int = PRIVATE) -> str:
     """Copy a file, sync it, then rename it to ``target``. Returns the SHA-256 of its bytes."""
     digest, part = sha256(), target.with_name(f".{target.name}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
     with os.fdopen(handle, "wb") as out, source.open("rb") as given:
         while piece := given.read(_PIECE):
             digest.update(piece)
@@ -26,18 +27,6 @@ def copy_file(source: Path, target: Path, *, mode: int = _PRIVATE) -> str:
     part.replace(target)
     sync_folder(target.parent)
     return digest.hexdigest()
-
-
-def write_file(target: Path, data: bytes) -> None:
-    """Write a private file as ``copy_file`` does."""
-    part = target.with_name(f".{target.name}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(target)
-    sync_folder(target.parent)
 
 
 def copy_blob(source: Path, target: Path, digest: str) -> bool:
@@ -58,15 +47,6 @@ def is_whole(path: Path, size_bytes: int, digest: str) -> bool:
         return path.stat().st_size == size_bytes and file_sha256(path) == digest
     except FileNotFoundError:
         return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_folder(folder: Path) -> None:

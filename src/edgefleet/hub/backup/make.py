@@ -12,10 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from edgefleet import __version__
+from edgefleet.base.durable import replace_file, sync_folder
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.ids import file_sha256
 from edgefleet.hub.backup.content import read_content
-from edgefleet.hub.backup.copying import copy_blob, copy_file, remove_folder, write_file
+from edgefleet.hub.backup.copying import PRIVATE, copy_blob, copy_file, remove_folder
 from edgefleet.hub.backup.record import (
     DATABASE,
     RECORD,
@@ -66,9 +67,9 @@ def make_backup(
         backup = folder / name_at(now)
         if backup.exists():
             raise OperatorError("name_taken", f"There is a backup {backup}.", field="FOLDER")
+        for left in folder.glob(".*.part"):  # of a backup that was interrupted
+            remove_folder(left)
         part = folder / f".{backup.name}.part"
-        if part.exists():
-            remove_folder(part)
         part.mkdir(mode=0o700)
         database = _copy_database(data_dir, part)
         note(f"Database: {database.size_bytes:,} bytes.")
@@ -83,8 +84,9 @@ def make_backup(
             files=tuple(files),
             artifacts=content.artifacts,
         )
-        write_file(part / RECORD, encode(record) + b"\n")
+        replace_file(part / RECORD, encode(record) + b"\n", PRIVATE)
         part.replace(backup)
+        sync_folder(folder)
         return MadeBackup(
             backup=str(backup),
             record=record,

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from edgefleet.base.durable import replace_file, sync_folder
 from edgefleet.base.errors import OperatorError
-from edgefleet.hub.backup.copying import copy_blob, copy_file, is_whole, sync_folder, write_file
+from edgefleet.hub.backup.copying import copy_blob, copy_file, is_whole
 from edgefleet.hub.backup.record import (
     DATABASE,
     SMALL_FILES,
@@ -60,7 +61,7 @@ def restore_backup(
     with _locked(data_dir):
         aside = _move_aside(data_dir, name_at(now), replace=replace)
         if not (backup / "hub.json").exists():
-            write_file(data_dir / "hub.json", b"{}\n")
+            replace_file(data_dir / "hub.json", b"{}\n", _MODES["hub.json"])
         for name in SMALL_FILES:
             if (backup / name).exists():
                 copy_file(backup / name, data_dir / name, mode=_MODES.get(name, 0o600))
