@@ -25,6 +25,7 @@ from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
+from edgefleet.hub.file_reader import FileReader
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
@@ -126,10 +127,12 @@ class Hub:
         self.people = People(store, clock, entropy, operator_token=operator_token)
         self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
+        self._reader = FileReader(self.blobs)
         self.registry = Registry(
             store,
             self.blobs,
             clock,
+            reader=self._reader,
             published=engine.add_release,
             interface_changes=engine.interface_changes,
         )
@@ -241,6 +244,7 @@ class Hub:
                 self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
+            self._reader.close()
             await self._store.close()
             self.folder.release()
 

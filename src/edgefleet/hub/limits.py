@@ -47,6 +47,14 @@ ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
 
+# The process that reads uploaded files, for one file of so many bytes, unpacked.
+READER_MEMORY_BYTES: Final = 256 << 20
+READER_MEMORY_FACTOR: Final = 6  # per byte; a sound ONNX file takes four to five to check
+READER_CPU_S: Final = 20.0
+READER_SPEED_BYTES: Final = 16 << 20  # a further second for so many
+READER_SLACK_S: Final = 30.0  # to start
+READER_IDLE_S: Final = 60.0  # then it ends
+
 # Labels that wait for their devices.
 TRUTH_PER_DEVICE: Final = 5_000
 TRUTH_WAITING: Final = 50_000  # of all devices

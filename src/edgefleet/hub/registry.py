@@ -8,6 +8,7 @@ from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
 from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.file_reader import FileReader
 from edgefleet.hub.limits import TRUSTED_KEYS
 from edgefleet.hub.release_check import check_release
 from edgefleet.hub.store.records import StoredRelease
@@ -38,6 +39,7 @@ class Registry:
         blobs: Blobs,
         clock: Clock,
         *,
+        reader: FileReader,
         published: Callable[[ReleaseManifest, str], None],
         interface_changes: Callable[[ReleaseManifest], tuple[str, ...]],
     ) -> None:
@@ -47,6 +49,7 @@ class Registry:
         """
         self._store = store
         self._blobs = blobs
+        self._reader = reader
         self._clock = clock
         self._published = published
         self._interface_changes = interface_changes
@@ -103,7 +106,7 @@ class Registry:
         manifest = opened.manifest
         known = self._by_digest.get(opened.digest)
         if known is None:
-            await check_release(manifest, self._blobs)
+            await check_release(manifest, self._blobs, self._reader)
             changes = self._interface_changes(manifest)
             if changes and not manifest.changes_interface:
                 raise PublisherError(
