@@ -79,7 +79,7 @@ def test_a_file_that_is_never_read_to_its_end_is_refused(
     try:
         assert check(reader, good.manifest) is None
         model.unlink()
-        os.mkfifo(model)  # nobody writes: a read of it never ends
+        os.mkfifo(model)  # without a writer: a read of it never ends
         monkeypatch.setattr(Blobs, "path", lambda self, digest: self._place(digest))
         monkeypatch.setattr(reader_module, "READER_CPU_S", 0.05)
         refused = check(reader, good.manifest)

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from edgefleet.hub.blobs import too_large
 from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
+from edgefleet.hub.connection_places import Worth
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
+from edgefleet.hub.exchange import credential_shown
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     AUDIT_PAGE,
@@ -85,6 +87,7 @@ def _for_principal(
     async def answer(request: Request) -> Answer:
         address = request.client.host if request.client else ""
         by = hub.people.by_header(request.headers.get("authorization"), address)
+        credential_shown(request.scope, Worth.PERSON)
         by.check(needed, endpoint.name)
         return await serve(hub, request, by)
 
@@ -94,6 +97,7 @@ def _for_principal(
 async def _for_device(hub: Hub, endpoint: Endpoint, serve: Serve, request: Request) -> Answer:
     if endpoint.role == "device":  # a claim is in the body; ``Devices.enrol`` checks it
         hub.identify(request.headers.get("authorization", ""))
+        credential_shown(request.scope, Worth.DEVICE)
     return await serve(hub, request)
 
 
@@ -117,8 +121,8 @@ async def _trusted(hub: Hub, _request: Request, _by: Principal) -> Answer:
     return hub.registry.keys()
 
 
-async def _artifact(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return await artifact(hub, request)
+async def _artifact(hub: Hub, request: Request, by: Principal) -> Answer:
+    return artifact(hub, request, by.name)
 
 
 async def _artifact_put(hub: Hub, request: Request, _by: Principal) -> Answer:

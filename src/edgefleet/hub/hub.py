@@ -23,6 +23,7 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.downloads import Downloads
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.file_reader import FileReader
@@ -127,6 +128,7 @@ class Hub:
         self.people = People(store, clock, entropy, operator_token=operator_token)
         self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
+        self.downloads = Downloads()
         self._reader = FileReader(self.blobs)
         self.registry = Registry(
             store,
@@ -245,6 +247,7 @@ class Hub:
                 await self.flush()
         finally:
             self._reader.close()
+            self.downloads.close()
             await self._store.close()
             self.folder.release()
 

@@ -17,7 +17,9 @@ OPERATOR_HEAD_S: Final = (
     10.0  # from the connection or the first byte of a request to a complete head
 )
 OPERATOR_HEAD_BYTES: Final = 64 << 10  # of an incomplete head
-RESERVED_FILES: Final = 200  # open files kept for blobs and the database
+OPERATOR_WRITE_S: Final = 30.0  # without progress in sending an answer
+PEER_SHARE: Final = 0.5  # of the connections of a listener, for one address
+RESERVED_FILES: Final = 200  # open files kept for uploads and the database
 OUTCOMES_PER_DEVICE_HOUR: Final = 256  # a correct device sends a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # longest pause between two pieces of one body
@@ -46,6 +48,12 @@ LOGINS_COUNTED: Final = 10_000  # users and addresses
 ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
+DOWNLOADS_AT_ONCE: Final = 256
+DOWNLOADS_OF_ONE: Final = 8  # of one device or person: some may be of broken connections
+DOWNLOAD_FILES: Final = 2  # open files of a download, beside its connection
+SEND_BYTES: Final = 1 << 20  # of one file, in one turn
+SENDING_THREADS: Final = 4
+PIECE_BYTES: Final = 64 << 10  # of a download over TLS, which has no sendfile
 
 # The process that reads uploaded files, for one file of so many bytes, unpacked.
 READER_MEMORY_BYTES: Final = 256 << 20
