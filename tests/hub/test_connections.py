@@ -47,8 +47,8 @@ def test_the_oldest_connection_of_the_least_worth_gives_way() -> None:
     fifth.idle = False  # a download is not interrupted, and people are not
     last = FakeClient("l", "l")
     assert places.enter(last) is last
-    places.leave(fifth)
-    places.leave(fifth)  # without effect
+    places.remove(fifth)
+    places.remove(fifth)  # without effect
     assert places.enter(last) is None
 
 

@@ -16,7 +16,7 @@ _LOOKED_AT: Final = 256  # connections of devices, for one that has no request i
 
 
 class Worth(IntEnum):
-    """What a connection has shown."""
+    """The credential that a connection has shown."""
 
     NOTHING = 0
     DEVICE = 1
@@ -54,12 +54,12 @@ class ConnectionPlaces:
         if leaving is client:
             return client
         if leaving is not None:
-            self.leave(leaving)
+            self.remove(leaving)
         self._of[client.peer] += 1
         self._stand(client, Worth.NOTHING)
         return leaving
 
-    def leave(self, client: Client) -> None:
+    def remove(self, client: Client) -> None:
         """The connection has closed, or must. No effect if it has no place."""
         if client not in self._worth:
             return

@@ -52,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.places.leave(self)
+        self.places.remove(self)
         self._have_head()
         self._reads_again()
         super().connection_lost(exc)
