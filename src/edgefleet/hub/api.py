@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from edgefleet.hub.blobs import too_large
-from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
+from edgefleet.base.errors import OperatorError
+from edgefleet.hub.bodies import announced_bytes, content_start, pieces, query_number, read_json
 from edgefleet.hub.connection_places import Worth
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
 from edgefleet.hub.exchange import credential_shown
@@ -22,8 +22,9 @@ from edgefleet.hub.limits import (
     DEVICE_PAGE,
     DEVICE_PAGE_MAX,
 )
+from edgefleet.hub.part_files import too_large
 from edgefleet.hub.people_api import PEOPLE
-from edgefleet.hub.problems import HANDLERS
+from edgefleet.hub.problems import HANDLERS, problem_answer
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint
 from edgefleet.protocol.device_commands import (
@@ -125,12 +126,23 @@ async def _artifact(hub: Hub, request: Request, by: Principal) -> Answer:
     return artifact(hub, request, by.name)
 
 
+async def _artifact_head(hub: Hub, request: Request, by: Principal) -> Answer:
+    digest: str = request.path_params["sha256"]
+    if hub.blobs.size(digest) is not None:
+        return artifact(hub, request, by.name)
+    absent = OperatorError("not_found", f"There is no artifact {digest}.", field="sha256")
+    return problem_answer(absent, {"upload-offset": str(hub.blobs.uploaded(digest))})
+
+
 async def _artifact_put(hub: Hub, request: Request, _by: Principal) -> Answer:
     most = hub.settings.max_artifact_bytes
-    if (announced_bytes(request) or 0) > most:
+    start, announced = content_start(request), announced_bytes(request)
+    if start + (announced or 0) > most:
         raise too_large(most)
     digest: str = request.path_params["sha256"]
-    size_bytes = await hub.blobs.put(digest, pieces(request))
+    size_bytes = await hub.blobs.put(
+        digest, pieces(request), start=start, announced_bytes=announced
+    )
     return ArtifactView(sha256=digest, size_bytes=size_bytes)
 
 
@@ -294,7 +306,7 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "claim": _claim,
     "trust": _trust,
     "trusted": _trusted,
-    "artifact_head": _artifact,
+    "artifact_head": _artifact_head,
     "artifact_put": _artifact_put,
     "artifact_get": _artifact,
     "publish": _publish,

@@ -45,7 +45,11 @@ LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
 LOGINS_COUNTED: Final = 10_000  # users and addresses
 
 # Artifacts.
-ARTIFACT_BYTES: Final = 2 << 30
+ARTIFACT_BYTES: Final = 32 << 30
+FREE_BYTES: Final = 1 << 30  # of the disk, not used by uploads
+FREE_SHARE: Final = 0.05  # of a small disk, likewise
+PARTS_KEPT: Final = 16  # of interrupted uploads
+PART_KEPT_S: Final = 86_400.0
 UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
 DOWNLOADS_AT_ONCE: Final = 256
