@@ -35,6 +35,7 @@ from edgefleet.client.limits import (
 from edgefleet.client.people import PeopleCalls
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.collection import Collect, Collected
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -314,6 +315,10 @@ class HubClient:
                 headers=headers,
                 timeout_s=UPLOAD_TIMEOUT_S,
             )
+
+    def collect(self, request: Collect) -> Collected:
+        """Remove the artifacts that no release needs, or count them."""
+        return self._ask("collect", Collected, body=request)
 
     def download(self, sha256: str) -> Iterator[bytes]:
         """The artifact's bytes in pieces. The caller must check their digest."""

@@ -27,6 +27,7 @@ from edgefleet.hub.people_api import PEOPLE
 from edgefleet.hub.problems import HANDLERS, problem_answer
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint
+from edgefleet.protocol.collection import Collect
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -129,6 +130,7 @@ async def _artifact(hub: Hub, request: Request, by: Principal) -> Answer:
 async def _artifact_head(hub: Hub, request: Request, by: Principal) -> Answer:
     digest: str = request.path_params["sha256"]
     if hub.blobs.size(digest) is not None:
+        hub.blobs.touch(digest)
         return artifact(hub, request, by.name)
     absent = OperatorError("not_found", f"There is no artifact {digest}.", field="sha256")
     return problem_answer(absent, {"upload-offset": str(hub.blobs.uploaded(digest))})
@@ -144,6 +146,10 @@ async def _artifact_put(hub: Hub, request: Request, _by: Principal) -> Answer:
         digest, pieces(request), start=start, announced_bytes=announced
     )
     return ArtifactView(sha256=digest, size_bytes=size_bytes)
+
+
+async def _collect(hub: Hub, request: Request, by: Principal) -> Answer:
+    return await hub.collector.collect(await read_json(request, Collect), by)
 
 
 async def _publish(hub: Hub, request: Request, by: Principal) -> Answer:
@@ -309,6 +315,7 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "artifact_head": _artifact_head,
     "artifact_put": _artifact_put,
     "artifact_get": _artifact,
+    "collect": _collect,
     "publish": _publish,
     "models": _models,
     "model": _model,

@@ -5,8 +5,12 @@ bytes, so the order of their renames does not matter.
 """
 
 import asyncio
+import contextlib
+import os
 import re
-from collections.abc import AsyncIterator
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +18,7 @@ from edgefleet.base.durable import sync_folder
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.limits import UPLOADS_AT_ONCE
 from edgefleet.hub.part_files import PartFiles, room
+from edgefleet.hub.unneeded import StoredFile
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _INCOMING: Final = "incoming"
@@ -26,6 +31,7 @@ class Blobs:
         self._root = root
         self._parts = PartFiles(root / _INCOMING, max_bytes=max_bytes)
         self._uploading = 0
+        self.in_use: Counter[str] = Counter()
 
     def path(self, digest: str) -> Path:
         """The path of the artifact. Raises OperatorError ``bad_request`` or ``not_found``."""
@@ -82,6 +88,53 @@ class Blobs:
         """
         self._place(digest)
         return self._parts.size(digest)
+
+    @contextlib.contextmanager
+    def used(self, digests: Iterable[str]) -> Generator[None]:
+        """The time in which these artifacts may not be removed, as a release is published."""
+        counted = Counter(digests)
+        self.in_use.update(counted)
+        try:
+            yield
+        finally:
+            self.in_use -= counted
+
+    def touch(self, digest: str) -> None:
+        """A publisher asks for the artifact: keep it as if it had been uploaded now."""
+        with contextlib.suppress(OSError):  # a full or read-only disk, on which none is removed
+            os.utime(self._place(digest))
+
+    async def stored(self) -> list[StoredFile]:
+        """All artifacts. Removes the parts of uploads that were interrupted long ago."""
+        return await asyncio.to_thread(self._list)
+
+    def stored_file(self, digest: str) -> StoredFile | None:
+        """None if the artifact is not here."""
+        try:
+            found = self._place(digest).stat()
+        except FileNotFoundError:
+            return None
+        return StoredFile(digest, found.st_size, found.st_mtime)
+
+    async def remove(self, digest: str) -> None:
+        """Remove an artifact. Its name is gone at once; its bytes after a kill, too."""
+        gone = self._parts.doomed(digest)
+        self._place(digest).replace(gone)
+        await asyncio.to_thread(gone.unlink)  # of a large file it takes long
+
+    def free_share(self) -> float:
+        """The part of the disk that is free, from 0 to 1. 1 if it is not known."""
+        try:
+            disk = shutil.disk_usage(self._root)
+        except OSError:
+            return 1.0
+        return disk.free / disk.total
+
+    def _list(self) -> list[StoredFile]:
+        self._parts.forget_old()
+        names = (path.name for path in self._root.glob("??/*"))
+        found = (self.stored_file(name) for name in names if _DIGEST.fullmatch(name))
+        return [file for file in found if file is not None]
 
     def _place(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

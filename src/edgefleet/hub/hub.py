@@ -15,6 +15,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
+from edgefleet.hub.collection import Collector
 from edgefleet.hub.copied_devices import CopiedDevices
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
@@ -149,6 +150,9 @@ class Hub:
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self._queries = DeviceQueries(engine)
         self.restored = Restored(store, engine, clock)
+        self.collector = Collector(
+            self.blobs, self.registry, store, clock, ahead=lambda: self.restored.ahead_count
+        )
         self.snapshots = Snapshots(store, engine, self._metrics, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
@@ -182,6 +186,7 @@ class Hub:
             self._rollout_commands,
             self.flush,
             self.snapshots.save,
+            self.collector.step,
             history=self._history,
             keep_history=folder.keep_release_counts,
             fleet=engine.fleet,

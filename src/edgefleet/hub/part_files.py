@@ -9,13 +9,14 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, PublisherError
-from edgefleet.hub.limits import COPY_BYTES, FREE_BYTES, FREE_SHARE, PARTS_KEPT
+from edgefleet.hub.limits import COPY_BYTES, FREE_BYTES, FREE_SHARE, PART_KEPT_S, PARTS_KEPT
 
 T = TypeVar("T")
 PART: Final = ".part"
@@ -54,6 +55,17 @@ class PartFiles:
         parts = (part for part in self._folder.glob(f"*{PART}") if part.stem not in self._busy)
         return sorted(parts, key=lambda part: part.stat().st_mtime, reverse=True)
 
+    def forget_old(self) -> None:
+        """Remove the parts of uploads that were interrupted ``PART_KEPT_S`` ago."""
+        for part in self.idle():
+            if time.time() - part.stat().st_mtime > PART_KEPT_S:
+                part.unlink(missing_ok=True)
+
+    def doomed(self, digest: str) -> Path:
+        """The name of a file that is being removed. A start of the hub removes it, too."""
+        self._number += 1
+        return self._folder / f"{digest}.{self._number}"
+
     @contextlib.contextmanager
     def upload(self, digest: str, start: int) -> Generator[Path]:
         """The file for one upload, with the bytes before ``start``.
@@ -64,8 +76,7 @@ class PartFiles:
         if digest in self._busy:
             if start:
                 raise DeviceError("overloaded", f"Another upload of {digest} is in progress.")
-            self._number += 1
-            other = self._folder / f"{digest}.{self._number}"
+            other = self.doomed(digest)
             try:
                 yield other
             finally:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgefleet.protocol import (
+    collection,
     device,
     device_commands,
     device_figures,
@@ -72,6 +73,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Upload an artifact as a stream; `Content-Range` continues an interrupted upload."),
     Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
              "Download an artifact; accepts Range."),
+    Endpoint("collect", "POST", "/api/v1/collect", "operator", collection.Collect,
+             collection.Collected,
+             "Remove the artifacts that no release needs, or count them (`dry_run`)."),
     Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
              operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
     Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,
