@@ -221,7 +221,9 @@ async def _plan(hub: Hub, request: Request, by: Principal) -> Answer:
 
 
 async def _plan_fleet(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return hub.plan_fleet(await read_json(request, RolloutSpec))
+    spec = await read_json(request, RolloutSpec)
+    found = await hub.forks.run(lambda: encode(hub.plan_fleet(spec)))
+    return Response(found, media_type="application/json")
 
 
 async def _rollouts(hub: Hub, request: Request, _by: Principal) -> Answer:

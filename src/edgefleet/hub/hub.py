@@ -28,6 +28,7 @@ from edgefleet.hub.downloads import Downloads
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.file_reader import FileReader
+from edgefleet.hub.forks import Forks
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
@@ -150,6 +151,7 @@ class Hub:
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self._queries = DeviceQueries(engine)
         self.restored = Restored(store, engine, clock)
+        self.forks = Forks(lambda: engine.fleet.device_count)
         self.collector = Collector(
             self.blobs, self.registry, store, clock, ahead=lambda: self.restored.ahead_count
         )

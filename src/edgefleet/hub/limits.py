@@ -28,6 +28,12 @@ LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
+# Long computations over the fleet, each in a process of its own, see ``forks``.
+FORK_DEVICES: Final = 50_000  # with fewer, a computation takes at most about 10 ms
+FORKS_AT_ONCE: Final = 1
+FORKS_WAITING: Final = 16
+FORK_S: Final = 30.0
+
 # People.
 USERS: Final = 10_000
 TOKENS: Final = 10_000  # valid API tokens
