@@ -26,7 +26,7 @@ Answer = TypeVar("Answer", bound=Wire)
 
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 _NO_EDGEFLEET: Final = b"(ModuleNotFoundError: No module named 'edgefleet')"
-"""What Python says at the end for ``-m edgefleet.module``."""
+"""The end of Python's last line for ``-m edgefleet.module`` without edgefleet."""
 
 
 @dataclass(frozen=True, slots=True)
