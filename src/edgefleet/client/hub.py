@@ -109,6 +109,10 @@ class HubClient:
     def metrics(self) -> str:
         return self._send(BY_NAME["metrics"]).body.decode()
 
+    def openapi(self) -> bytes:
+        """The operator API as an OpenAPI 3.1 document."""
+        return self._send(BY_NAME["openapi"]).body
+
     def fleet(self) -> operator.FleetView:
         return self._ask("fleet", operator.FleetView)
 

@@ -1,13 +1,15 @@
 """HTTP routes of the main listener. Each endpoint for operators has a permission that it needs."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from re import Pattern
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from edgefleet.hub.blobs import too_large
@@ -45,12 +47,13 @@ from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutS
 from edgefleet.protocol.wire import encode
 from edgefleet.security.principals import Principal
 
+_PARAMETER: Final = re.compile(r"\{\w+\}")
 OperatorServe = Callable[[Hub, Request, Principal], Awaitable[Answer]]
 
 
 def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
     """The main listener's application. ``extra_routes`` must check their own credentials."""
-    served: dict[str, Route] = {}
+    served: dict[str, _EndpointRoute] = {}
     for endpoint in ENDPOINTS:
         if endpoint.role == "operator":
             answer = _for_principal(hub, endpoint, OPERATED[endpoint.name])
@@ -59,7 +62,9 @@ def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
         else:
             continue  # check-ins have their own listener
         app = _Endpoint(answer)
-        served[endpoint.name] = Route(endpoint.path, app, methods=[endpoint.method])
+        served[endpoint.name] = _EndpointRoute(endpoint.path, app, methods=[endpoint.method])
+    for route in served.values():
+        route.yield_to(served.values())
     return Starlette(routes=[*served.values(), *extra_routes], exception_handlers=HANDLERS)
 
 
@@ -74,6 +79,28 @@ class _Endpoint:
         if not isinstance(answer, Response):
             answer = Response(encode(answer), media_type="application/json")
         await answer(scope, receive, send)
+
+
+class _EndpointRoute(Route):
+    """A route that yields a path to the route whose own text it is, also for another method.
+
+    So a POST to ``/rollouts/{rollout}/why``, which has GET alone, is not one of the verb ``why``.
+    """
+
+    _others: tuple[Pattern[str], ...] = ()
+
+    def yield_to(self, routes: Iterable["_EndpointRoute"]) -> None:
+        """Of ``routes``, those with a path that this route would match."""
+        self._others = tuple(
+            other.path_regex
+            for other in routes
+            if other.path != self.path and self.path_regex.match(_PARAMETER.sub("x", other.path))
+        )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if any(other.match(scope.get("path", "")) for other in self._others):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def _for_principal(

@@ -35,6 +35,8 @@ class Endpoint:
     request: type[Wire] | type[bytes] | None
     answer: type[Wire] | type[bytes]
     text: str
+    media: str = "application/octet-stream"  # of an answer in raw bytes
+    is_ranged: bool = False  # the answer may be a part of the bytes
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -55,7 +57,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              bytes, "The bytes of an artifact; accepts Range."),
     # Operators.
     Endpoint("health", "GET", "/health", "anyone", None, operator.Health, "Whether the hub is up."),
-    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes, "Metrics for Prometheus."),
+    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes,
+             "Metrics for Prometheus.", "text/plain"),
+    Endpoint("openapi", "GET", "/api/v1/openapi.json", "anyone", None, bytes,
+             "This API as an OpenAPI 3.1 document.", "application/json"),
     Endpoint("fleet", "GET", "/api/v1/fleet", "operator", None, operator.FleetView,
              "Counts of the fleet now; the size is constant."),
     Endpoint("claim", "POST", "/api/v1/claims", "operator", operator.ClaimRequest,
@@ -69,7 +74,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("artifact_put", "PUT", "/api/v1/artifacts/{sha256}", "operator", bytes,
              operator.ArtifactView, "Upload an artifact as a stream."),
     Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Download an artifact; accepts Range."),
+             "Download an artifact; accepts Range.", is_ranged=True),
     Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
              operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
     Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,

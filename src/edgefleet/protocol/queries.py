@@ -1,0 +1,52 @@
+"""The query parameters of the endpoints, beside the table of endpoints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from edgefleet.protocol.device import Phase
+from edgefleet.protocol.device_commands import SEARCH_CHARS, STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One parameter. ``most`` is the largest number, or the number of characters of a text."""
+
+    name: str
+    text: str
+    kind: Literal["text", "number", "flag"] = "text"
+    most: int | None = None
+    values: tuple[str, ...] = ()  # the allowed ones; empty: any
+    is_repeated: bool = False
+    least: int = 1  # of a number
+
+
+_LIMIT: Final = Query("limit", "The most entries of one page.", "number", 1_000)
+_AFTER: Final = Query("after", "The `next` of the page before this one.", most=200)
+_MODEL: Final = Query("model", "Only of this model.", most=63)
+
+QUERIES: Final[Mapping[str, tuple[Query, ...]]] = MappingProxyType(
+    {
+        "devices": (
+            _AFTER,
+            _LIMIT,
+            Query("selector", "Kubernetes label selector.", most=4_096),
+            Query("runs", "`model` or `model:release` that runs on the device.", most=127),
+            Query("phase", "The phase of one of its models.", values=tuple(Phase)),
+            Query("state", "A state of the device.", values=STATES, is_repeated=True),
+            Query("search", "A part of the name or of a label's value.", most=SEARCH_CHARS),
+        ),
+        "names": (
+            Query("prefix", "Only names that begin so.", most=63),
+            _MODEL,
+            _LIMIT,
+        ),
+        "rollouts": (_MODEL,),
+        "audit": (
+            Query("before", "Only entries older than this id.", "number", (1 << 62) - 1),
+            _LIMIT,
+        ),
+    }
+)
+"""By the name of the endpoint."""
