@@ -101,7 +101,8 @@ async def _served(tmp_path: Path) -> None:
         assert served.headers["content-type"] == "application/json"
         # A path belongs to the route with its text, also for another method.
         wrong = await ask_within(app, "POST", "/api/v1/rollouts/ro-1/why")
-        assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
+        assert wrong.status == 405
+        assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ Not thread-safe: one client uses one connection.
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgefleet.base.errors import (
@@ -59,6 +59,7 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
 
 W = TypeVar("W", bound=Wire)
+_TEXTS: Final = tuple(name for name in DeviceFilter.__struct_fields__ if name != "states")
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
 
@@ -134,13 +135,8 @@ class HubClient:
         """One page of devices. ``next`` of the answer is ``after`` for the next page."""
         query: dict[str, str | int | tuple[str, ...] | None] = {"after": after, "limit": limit}
         if only is not None:
-            query |= {
-                "selector": only.selector or None,
-                "runs": only.runs or None,
-                "phase": only.phase or None,
-                "state": only.states,
-                "search": only.search or None,
-            }
+            query |= {name: getattr(only, name) or None for name in _TEXTS}
+            query["state"] = only.states
         return self._ask("devices", operator.DevicePage, query=query)
 
     def names(
@@ -304,8 +300,17 @@ class HubClient:
         """Check a plan and count its devices. The plan is not stored."""
         return self._ask("plan_fleet", operator.PlanFleet, body=spec)
 
-    def rollouts(self, *, model: str | None = None) -> operator.Rollouts:
-        return self._ask("rollouts", operator.Rollouts, query={"model": model})
+    def rollouts(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> operator.Rollouts:
+        """One page of rollouts, newest first. ``next`` is as that of ``devices``."""
+        query = {"after": after, "limit": limit, "model": model, "status": status}
+        return self._ask("rollouts", operator.Rollouts, query=query)
 
     def rollout(self, rollout_id: str) -> RolloutView:
         return self._ask("rollout", RolloutView, parameters={"rollout": rollout_id})

@@ -21,6 +21,7 @@ from edgefleet.hub.limits import (
     AUDIT_PAGE_MAX,
     DEVICE_PAGE,
     DEVICE_PAGE_MAX,
+    ROLLOUTS_SHOWN,
 )
 from edgefleet.hub.people_api import PEOPLE
 from edgefleet.hub.problems import HANDLERS
@@ -190,6 +191,11 @@ async def _devices(hub: Hub, request: Request, _by: Principal) -> Answer:
         phase=query.get("phase", ""),
         states=tuple(query.getlist("state")),
         search=query.get("search", ""),
+        profile=query.get("profile", ""),
+        runtime=query.get("runtime", ""),
+        agent=query.get("agent", ""),
+        rollout=query.get("rollout", ""),
+        standing=query.get("standing", ""),
     )
     return hub.devices(query.get("after"), limit or DEVICE_PAGE, only)
 
@@ -230,7 +236,14 @@ async def _plan_fleet(hub: Hub, request: Request, _by: Principal) -> Answer:
 
 
 async def _rollouts(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return hub.rollouts(request.query_params.get("model", ""))
+    query = request.query_params
+    limit = query_number(request, "limit", default=ROLLOUTS_SHOWN, most=ROLLOUTS_SHOWN)
+    return hub.rollouts(
+        query.get("model", ""),
+        query.get("status", ""),
+        after=query.get("after"),
+        limit=limit or ROLLOUTS_SHOWN,
+    )
 
 
 async def _rollout(hub: Hub, request: Request, _by: Principal) -> Answer:

@@ -16,6 +16,7 @@ from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
 from edgefleet.hub.copied_devices import CopiedDevices
+from edgefleet.hub.cursors import cursor, read_choice, read_number, read_text
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_history import device_history
@@ -97,6 +98,8 @@ class OpenStore(Protocol):
 
 
 _ALL: Final = DeviceFilter()
+_DEVICES: Final = "devices"  # the lists with cursors
+_ROLLOUTS: Final = "rollouts"
 
 
 class Hub:
@@ -142,7 +145,7 @@ class Hub:
             entropy=entropy,
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
-        self._queries = DeviceQueries(engine)
+        self._queries = DeviceQueries(engine, self._devices)
         self.restored = Restored(store, engine, clock)
         self.snapshots = Snapshots(store, engine, self._metrics, clock)
         self._truth = WaitingTruth(
@@ -314,17 +317,21 @@ class Hub:
     def devices(self, after: str | None, limit: int, only: DeviceFilter = _ALL) -> DevicePage:
         """One page of the devices that ``only`` selects, in order of enrolment.
 
-        Raises OperatorError ``selector_invalid``, ``name_invalid``, ``bad_request`` or
-        ``not_found``.
+        Raises OperatorError ``cursor_invalid``, ``selector_invalid``, ``name_invalid``,
+        ``bad_request`` or ``not_found``.
         """
-        start = 0 if after is None else self.row(after) + 1
+        start = 0 if after is None else read_number(after, _DEVICES) + 1
         if only.runs:
             self._known(parse_runs(only.runs))
-        rows = self._queries.rows(only, self.clock.now())
-        rows = rows[rows.searchsorted(start) :]
         now = self.clock.now()
-        page = tuple(self._views.view(row, now) for row in rows[:limit].tolist())
-        return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
+        rows = self._queries.rows(only, now)
+        rest = rows[rows.searchsorted(start) :]
+        shown = rest[:limit].tolist()
+        return DevicePage(
+            devices=tuple(self._views.view(row, now) for row in shown),
+            next=cursor(_DEVICES, shown[-1]) if len(rest) > limit else None,
+            count=len(rows),
+        )
 
     def names(self, kind: str, prefix: str, model: str, limit: int) -> Names:
         """The first ``limit`` names of a kind that begin with ``prefix``.
@@ -461,16 +468,32 @@ class Hub:
         """Add late labels for the answers of a device. Raises OperatorError."""
         return await self._truth.add(self.row(request.device), request, by)
 
-    def rollouts(self, model: str = "") -> Rollouts:
-        """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
+    def rollouts(
+        self,
+        model: str = "",
+        status: str = "",
+        *,
+        after: str | None = None,
+        limit: int = ROLLOUTS_SHOWN,
+    ) -> Rollouts:
+        """One page of rollouts, newest first, of one model or of all, with one status or with any.
 
-        Raises OperatorError ``not_found``.
+        Raises OperatorError ``cursor_invalid``, ``bad_request`` or ``not_found``.
         """
         if model:
             self._known(Runs(model, None), field="model")
-        of_it = (state for state in self._engine.states() if model in ("", state.spec.model))
-        newest = islice(of_it, ROLLOUTS_SHOWN)
-        return Rollouts(rollouts=tuple(self.rollout(state.id) for state in newest))
+        before = None if after is None else read_text(after, _ROLLOUTS)
+        wanted = read_choice(status, tuple(Status), "status")
+        found = (
+            state.id
+            for state in self._engine.states()
+            if model in ("", state.spec.model)
+            and wanted in ("", state.status)
+            and (before is None or state.id < before)  # ids sort by age
+        )
+        ids = tuple(islice(found, limit + 1))
+        more = cursor(_ROLLOUTS, ids[limit - 1]) if len(ids) > limit else None
+        return Rollouts(rollouts=tuple(map(self.rollout, ids[:limit])), next=more)
 
     def rollout(self, rollout: str) -> RolloutView:
         """Raises OperatorError ``not_found``."""

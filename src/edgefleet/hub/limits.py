@@ -55,6 +55,7 @@ TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 # Lists.
 PROFILES: Final = 1_000
 LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
+AGENT_VERSIONS: Final = 10_000  # told apart in lists of devices
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64

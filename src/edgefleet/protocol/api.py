@@ -90,7 +90,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Latency and memory of a model's releases in the field, by hardware class."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
              "One page of devices (?after=, ?limit=, and the fields of `DeviceFilter`: ?selector=, "
-             "?runs=, ?phase=, ?state=, which may be repeated, ?search=)."),
+             "?runs=, ?phase=, ?state=, which may be repeated, ?search=, ?profile=, ?runtime=, "
+             "?agent=, ?rollout=, ?standing=), and their count."),
     Endpoint("names", "GET", "/api/v1/names/{kind}", "operator", None, operator.Names,
              "Names of devices, models, releases (?model=) or rollouts (?prefix=, ?limit=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
@@ -135,7 +136,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("plan_fleet", "POST", "/api/v1/plans", "operator", rollout.RolloutSpec,
              operator.PlanFleet, "Check a plan and count its devices; the plan is not stored."),
     Endpoint("rollouts", "GET", "/api/v1/rollouts", "operator", None, operator.Rollouts,
-             "The newest 100 rollouts, of all models or of one (?model=)."),
+             "One page of rollouts, newest first (?after=, ?limit=, ?model=, ?status=)."),
     Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,
              rollout.RolloutView, "One rollout."),
     Endpoint("rollout_why", "GET", "/api/v1/rollouts/{rollout}/why", "operator", None,

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from edgefleet.protocol.device import Phase
-from edgefleet.protocol.device_commands import SEARCH_CHARS, STATES
+from edgefleet.protocol.device_commands import SEARCH_CHARS, STANDINGS, STATES
+from edgefleet.protocol.rollout import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,23 @@ QUERIES: Final[Mapping[str, tuple[Query, ...]]] = MappingProxyType(
             Query("phase", "The phase of one of its models.", values=tuple(Phase)),
             Query("state", "A state of the device.", values=STATES, is_repeated=True),
             Query("search", "A part of the name or of a label's value.", most=SEARCH_CHARS),
+            Query("profile", "The hardware class.", most=63),
+            Query("runtime", "A runtime of the device.", most=63),
+            Query("agent", "The version of the agent.", most=32),
+            Query("rollout", "Only devices that reported to this rollout.", most=63),
+            Query("standing", "The standing in `rollout`.", values=STANDINGS),
         ),
         "names": (
             Query("prefix", "Only names that begin so.", most=63),
             _MODEL,
             _LIMIT,
         ),
-        "rollouts": (_MODEL,),
+        "rollouts": (
+            _AFTER,
+            Query("limit", "The most rollouts of one page.", "number", 100),
+            _MODEL,
+            Query("status", "Only with this status.", values=tuple(Status)),
+        ),
         "audit": (
             Query("before", "Only entries older than this id.", "number", (1 << 62) - 1),
             _LIMIT,
