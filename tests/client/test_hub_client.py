@@ -84,6 +84,14 @@ API_TOKEN = TokenView(id="3f9a0c11d2", user="ada", role=Role.VIEWER, created_at=
 CALLS = (
     Call("health", lambda hub: hub.health(), "/health", HEALTH),
     Call("metrics", lambda hub: hub.metrics(), "/metrics", b"up 1\n", gives="up 1\n"),
+    Call(
+        "events",
+        lambda hub: b"".join(hub.events(after=5, kinds=("rollout.*",), follow=False)),
+        "/api/v1/events",
+        b"id: 5\n\n",
+        query="after=5&kind=rollout.%2A&follow=false",
+        gives=b"id: 5\n\n",
+    ),
     Call("openapi", lambda hub: hub.openapi(), "/api/v1/openapi.json", b"{}", gives=b"{}"),
     Call("fleet", lambda hub: hub.fleet(), "/api/v1/fleet", READS.fleet()),
     Call(

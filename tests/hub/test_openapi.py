@@ -127,7 +127,7 @@ def schemathesis(hub: HubProcess, folder: Path, values: dict[str, str], *only: s
     """The report of requests made from the committed document. Empty if nothing was found."""
     config = folder / "schemathesis.toml"
     lines = [f'"path.{name}" = "{value}"' for name, value in values.items()]
-    config.write_text("\n".join(["[parameters]", *lines]))
+    config.write_text("\n".join(["max-stream-events = 1", "[parameters]", *lines]))
     run = subprocess.run(
         [
             sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "--no-color",

@@ -117,6 +117,7 @@ def test_every_route_and_every_role(tmp_path: Path) -> None:
                 form = urlencode({"form_token": form_token(session, SeededEntropy(1))})
                 body = form.encode() if request.is_page and request.method == "POST" else b""
                 path = filled(request.path)
+                path += "?follow=false" if path.endswith("/events") else ""  # else it has no end
                 return await ask_within(app, request.method, path, headers=headers, body=body)
 
             walked = list(requests_of(app.routes))

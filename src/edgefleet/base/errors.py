@@ -134,6 +134,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
         ),
         "too_many_requests": ErrorKind(_O, 429, _LATER, "Wait for the seconds in Retry-After."),
+        "events_gone": ErrorKind(
+            _O, 410, _FIX, "Read the state again, then follow the events from now on."
+        ),
         "cursor_invalid": ErrorKind(
             _O, 400, _FIX, "Give the `next` of the page before, or begin with the first page."
         ),

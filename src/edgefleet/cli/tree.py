@@ -192,6 +192,7 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
             "edgefleet.cli.infer.bench:bench", "Measure a model on a device: latency, throughput."
         ),
         "sim": _sim(),
+        "events": Leaf("edgefleet.cli.events:events", "List what happened, or follow it."),
         "audit": Leaf("edgefleet.cli.audit:audit", "List the audit log."),
         "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Check this machine and the hub."),
     }

@@ -26,6 +26,7 @@ from edgefleet.base.errors import (
 from edgefleet.base.ids import check_name
 from edgefleet.base.network import Answer, HttpLink, Link
 from edgefleet.client.limits import (
+    EVENTS_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     TOKEN_CHARS,
     UPLOAD_CHUNK_BYTES,
@@ -119,6 +120,13 @@ class HubClient:
 
     def audit(self, *, before: int | None = None, limit: int | None = None) -> operator.AuditPage:
         return self._ask("audit", operator.AuditPage, query={"before": before, "limit": limit})
+
+    def events(
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), follow: bool = True
+    ) -> Iterator[bytes]:
+        """The stream of events after this id; None: from now on. See ``client.events``."""
+        query = {"after": after, "kind": kinds, "follow": None if follow else "false"}
+        return self._stream("events", {}, query, timeout_s=EVENTS_TIMEOUT_S)
 
     # Devices.
 
@@ -284,12 +292,7 @@ class HubClient:
 
     def download(self, sha256: str) -> Iterator[bytes]:
         """The artifact's bytes in pieces. The caller must check their digest."""
-        path = self._path(BY_NAME["artifact_get"], {"sha256": sha256}, {})
-        answer = self._link.download(path, headers=self._headers, timeout_s=REQUEST_TIMEOUT_S)
-        if answer.status != 200:
-            body = b"".join(answer.chunks)
-            raise error_from_answer(answer.status, body) from Refusal(answer.status)
-        return answer.chunks
+        return self._stream("artifact_get", {"sha256": sha256}, {}, timeout_s=REQUEST_TIMEOUT_S)
 
     # Rollouts.
 
@@ -380,6 +383,21 @@ class HubClient:
         if answer.status < 300 or (absent_is_answer and answer.status == 404):
             return answer
         raise _error(answer) from Refusal(answer.status)
+
+    def _stream(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        query: Mapping[str, str | int | tuple[str, ...] | None],
+        *,
+        timeout_s: float,
+    ) -> Iterator[bytes]:
+        path = self._path(BY_NAME[name], parameters, query)
+        answer = self._link.download(path, headers=self._headers, timeout_s=timeout_s)
+        if answer.status != 200:
+            body = b"".join(answer.chunks)
+            raise error_from_answer(answer.status, body) from Refusal(answer.status)
+        return answer.chunks
 
     def _path(
         self,

@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from edgefleet.hub.blobs import too_large
 from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
+from edgefleet.hub.cursors import read_choice
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
+from edgefleet.hub.event_stream import start_of
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     AUDIT_PAGE,
@@ -34,6 +36,7 @@ from edgefleet.protocol.device_commands import (
     RemoveDevice,
     RenameDevice,
 )
+from edgefleet.protocol.events import check_kinds
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -324,6 +327,23 @@ async def _audit(hub: Hub, request: Request, _by: Principal) -> Answer:
     return hub.audit(before, limit or AUDIT_PAGE)
 
 
+async def _events(hub: Hub, request: Request, by: Principal) -> Answer:
+    query = request.query_params
+    follow = read_choice(query.get("follow", "true"), ("true", "false"), "follow")
+    authorization = request.headers.get("authorization")
+
+    def allowed() -> None:
+        hub.people.by_header(authorization, by.address).check(NEEDS["events"], "events")
+
+    return hub.event_streams.open(
+        by,
+        allowed,
+        check_kinds(tuple(query.getlist("kind"))),
+        after=start_of(request),
+        follow=follow != "false",
+    )
+
+
 OPERATED: Final[Mapping[str, OperatorServe]] = {
     "metrics": _metrics,
     "fleet": _fleet,
@@ -364,6 +384,7 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "add_truth": _add_truth,
     "command": _command,
     "audit": _audit,
+    "events": _events,
     **PEOPLE,
 }
 """The function of each endpoint for operators, by its name in the table."""

@@ -24,6 +24,8 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.event_log import EventLog
+from edgefleet.hub.event_stream import EventStreams
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
@@ -31,6 +33,7 @@ from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.people import People
+from edgefleet.hub.quarantine_log import QuarantineLog
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
@@ -148,6 +151,9 @@ class Hub:
         self._queries = DeviceQueries(engine, self._devices)
         self.restored = Restored(store, engine, clock)
         self.snapshots = Snapshots(store, engine, self._metrics, clock)
+        self._quarantine_log = QuarantineLog(store, engine, clock)
+        self.event_log = EventLog(store)
+        self.event_streams = EventStreams(self.event_log, clock)
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
@@ -180,6 +186,7 @@ class Hub:
             self._rollout_commands,
             self.flush,
             self.snapshots.save,
+            self._quarantine_log.tick,
             history=self._history,
             keep_history=folder.keep_release_counts,
             fleet=engine.fleet,
@@ -231,7 +238,12 @@ class Hub:
             self._engine.remove_device(row, at)
         self.copied.load()
         self._truth.load()
-        self._store.start(self._metrics.commit_seconds.observe)
+        self._quarantine_log.load()
+        self._store.start(self._committed)
+
+    def _committed(self, seconds: float) -> None:
+        self._metrics.commit_seconds.observe(seconds)
+        self.event_log.committed()
 
     def check_database(self) -> str:
         """A fault of the database that SQLite finds. Empty if it finds none."""

@@ -42,6 +42,19 @@ LOGINS_OF_USER: Final = 10  # failed ones within the pause
 LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
 LOGINS_COUNTED: Final = 10_000  # users and addresses
 
+# Events and their streams.
+EVENTS_KEPT: Final = 100_000  # the newest entries of the audit log
+EVENTS_IN_MEMORY: Final = 1_000
+EVENT_PAGE: Final = 200  # sent at a time
+EVENTS_TOGETHER_S: Final = 0.05  # commits within this time wake the readers once
+EVENT_STREAMS: Final = 64
+EVENT_STREAMS_OF_ONE: Final = 8  # of one user
+STREAM_CHECK_S: Final = 1.0  # between checks that the reader may still read
+STREAM_HEARTBEAT_S: Final = 15.0
+STREAM_RETRY_MS: Final = 2_000  # before a reader connects again
+STREAM_SEND_S: Final = 10.0  # for one page of events; then the reader is cut
+QUARANTINES_AT_ONCE: Final = 1_000  # devices put into the audit log in one tick
+
 # Artifacts.
 ARTIFACT_BYTES: Final = 2 << 30
 UPLOADS_AT_ONCE: Final = 8

@@ -20,6 +20,7 @@ class Loop:
         rollout_commands: RolloutCommands,
         flush: Callable[[], Awaitable[None]],
         save_snapshot: Callable[[], Awaitable[None]],
+        note_quarantines: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
         keep_history: Callable[[bytes], None],
@@ -30,6 +31,7 @@ class Loop:
         self._rollout_commands = rollout_commands
         self._flush = flush
         self._save_snapshot = save_snapshot
+        self._note_quarantines = note_quarantines
         self._history = history
         self._keep_history = keep_history
         self._fleet = fleet
@@ -50,6 +52,7 @@ class Loop:
             self._history.sample(now, self._fleet.figures(now).on_release)
         try:
             await self._rollout_commands.evaluate()
+            await self._note_quarantines()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._flush()
                 self._flushed = self._clock.monotonic()

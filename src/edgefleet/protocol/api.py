@@ -162,6 +162,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              people.RevokeToken, people.TokenView, "Revoke an API token."),
     Endpoint("login_link", "POST", "/api/v1/login-links", "operator", None, people.LoginLink,
              "Make a link that opens the page once, as this user."),
+    Endpoint("events", "GET", "/api/v1/events", "operator", None, bytes,
+             "What happens, as server-sent events with `Event` as data (?after= or the header "
+             "Last-Event-ID, ?kind=, which may be repeated, ?follow=false).", "text/event-stream"),
     Endpoint("audit", "GET", "/api/v1/audit", "operator", None, operator.AuditPage,
              "The actions of people, gates and devices, newest first (?before=)."),
 )  # fmt: skip

@@ -36,6 +36,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "rollout_why": _VIEW,
         "rollout_history": _VIEW,
         "audit": _VIEW,
+        "events": _VIEW,
         "claim": _OPERATE,
         "artifact_head": _OPERATE,
         "artifact_put": _OPERATE,

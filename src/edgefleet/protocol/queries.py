@@ -54,6 +54,11 @@ QUERIES: Final[Mapping[str, tuple[Query, ...]]] = MappingProxyType(
             _MODEL,
             Query("status", "Only with this status.", values=tuple(Status)),
         ),
+        "events": (
+            Query("after", "Only events after this id.", "number", (1 << 59) - 1, least=0),
+            Query("kind", "Such as `rollout.halt`, `device.*`.", most=64, is_repeated=True),
+            Query("follow", "`false`: end after the events that are there.", "flag"),
+        ),
         "audit": (
             Query("before", "Only entries older than this id.", "number", (1 << 62) - 1),
             _LIMIT,
