@@ -104,6 +104,20 @@ def test_a_reader_that_follows_gets_an_event_when_it_is_durable(tmp_path: Path) 
     inside(tmp_path, story)
 
 
+def test_a_look_at_the_log_takes_nothing_from_a_reader_that_waits(tmp_path: Path) -> None:
+    async def story(hub: Hub) -> None:
+        log = hub.event_log
+        await freeze(hub, "first")
+        waiting = asyncio.ensure_future(log.wait(log.last, 60))
+        await settle()
+        await freeze(hub, "second")
+        assert log.last == 2
+        async with asyncio.timeout(30):
+            await waiting
+
+    inside(tmp_path, story)
+
+
 def test_a_position_outside_of_the_log_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ MAY = {
 
 PARAMETERS = {
     "sha256": "a" * 64, "model": "digits", "release": "1", "device": "d0", "rollout": "ro-1",
-    "verb": "pause", "kind": "devices", "user": "ada", "token": "0" * 10, "name": "style.css",
+    "verb": "pause", "kind": "devices", "user": "ada", "token": "0" * 10, "hook": "0" * 10, "name": "style.css",
     "path": "nosuch",
 }  # fmt: skip
 PASSWORD = "correct horse battery"

@@ -134,6 +134,9 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
         ),
         "too_many_requests": ErrorKind(_O, 429, _LATER, "Wait for the seconds in Retry-After."),
+        "hook_address_refused": ErrorKind(
+            _O, 422, _FIX, "Give a public address, or start the hub with --allow-local-hooks."
+        ),
         "events_gone": ErrorKind(
             _O, 410, _FIX, "Read the state again, then follow the events from now on."
         ),

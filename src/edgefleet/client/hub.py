@@ -25,6 +25,7 @@ from edgefleet.base.errors import (
 )
 from edgefleet.base.ids import check_name
 from edgefleet.base.network import Answer, HttpLink, Link
+from edgefleet.client.hooks import HookCalls
 from edgefleet.client.limits import (
     EVENTS_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
@@ -87,6 +88,7 @@ class HubClient:
         self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
         self._link = link or HttpLink(self.url)
         self.people = PeopleCalls(self._ask)
+        self.hooks = HookCalls(self._ask)
 
     def close(self) -> None:
         self._link.close()

@@ -12,11 +12,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
+from edgefleet.base.errors import OperatorError
 from edgefleet.hub.blobs import too_large
 from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
 from edgefleet.hub.cursors import read_choice
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
 from edgefleet.hub.event_stream import start_of
+from edgefleet.hub.hooks_api import HOOKS
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     AUDIT_PAGE,
@@ -115,7 +117,12 @@ def _for_principal(
 
     async def answer(request: Request) -> Answer:
         address = request.client.host if request.client else ""
-        by = hub.people.by_header(request.headers.get("authorization"), address)
+        try:
+            by = hub.people.by_header(request.headers.get("authorization"), address)
+        except OperatorError:
+            hub.rates.failed(address)
+            raise
+        hub.rates.consume(by.name)
         by.check(needed, endpoint.name)
         return await serve(hub, request, by)
 
@@ -386,5 +393,6 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "audit": _audit,
     "events": _events,
     **PEOPLE,
+    **HOOKS,
 }
 """The function of each endpoint for operators, by its name in the table."""

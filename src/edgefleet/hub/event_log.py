@@ -22,6 +22,7 @@ class EventLog:
         self._store = store
         self._newest: deque[Event] = deque(maxlen=EVENTS_IN_MEMORY)
         self._last = 0
+        self._woken_at = 0
         self._is_read = False  # up to the last commit
         self._more = asyncio.Event()
         self._waiting = 0
@@ -85,10 +86,15 @@ class EventLog:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(EVENTS_TOGETHER_S, self._wake)
 
+    def close(self) -> None:
+        """The store is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _wake(self) -> None:
         self._timer = None
-        before = self._last
-        if self.last > before:
+        if self.last > self._woken_at:  # not ``_last``: another reader may have moved it
+            self._woken_at = self._last
             more, self._more = self._more, asyncio.Event()
             more.set()
 

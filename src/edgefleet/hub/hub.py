@@ -28,12 +28,14 @@ from edgefleet.hub.event_log import EventLog
 from edgefleet.hub.event_stream import EventStreams
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
+from edgefleet.hub.hooks.deliveries import WebHooks
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.people import People
 from edgefleet.hub.quarantine_log import QuarantineLog
+from edgefleet.hub.rates import RequestRates
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
@@ -130,6 +132,7 @@ class Hub:
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
         self.people = People(store, clock, entropy, operator_token=operator_token)
+        self.rates = RequestRates(clock, settings.operator_requests_per_s)
         self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
@@ -154,6 +157,9 @@ class Hub:
         self._quarantine_log = QuarantineLog(store, engine, clock)
         self.event_log = EventLog(store)
         self.event_streams = EventStreams(self.event_log, clock)
+        self.hooks = WebHooks(
+            store, self.event_log, clock, entropy, allow_local=settings.allow_local_hooks
+        )
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
@@ -239,6 +245,7 @@ class Hub:
         self.copied.load()
         self._truth.load()
         self._quarantine_log.load()
+        self.hooks.load()
         self._store.start(self._committed)
 
     def _committed(self, seconds: float) -> None:
@@ -251,12 +258,14 @@ class Hub:
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
+        await self.hooks.close()
         try:
             if self._store.started:
                 self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
             await self._store.close()
+            self.event_log.close()
             self.folder.release()
 
     async def flush(self) -> None:
@@ -268,6 +277,7 @@ class Hub:
         await self.copied.flush()
         await self._devices.flush()
         await self.people.flush()
+        await self.hooks.flush()
         self.folder.keep_release_counts(self._history.stored())
         self._field.keep(self.clock.now())
 

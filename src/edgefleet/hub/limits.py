@@ -26,6 +26,12 @@ LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
+# Rates of the operator API.
+OPERATOR_REQUESTS_PER_S: Final = 200.0  # of each user, by default
+UNAUTHENTICATED_PER_S: Final = 20.0  # requests without a valid token, of each address
+BURST_S: Final = 5.0  # so many seconds' worth of requests at once
+BUCKETS: Final = 10_000  # users and addresses
+
 # People.
 USERS: Final = 10_000
 TOKENS: Final = 10_000  # valid API tokens
@@ -54,6 +60,18 @@ STREAM_HEARTBEAT_S: Final = 15.0
 STREAM_RETRY_MS: Final = 2_000  # before a reader connects again
 STREAM_SEND_S: Final = 10.0  # for one page of events; then the reader is cut
 QUARANTINES_AT_ONCE: Final = 1_000  # devices put into the audit log in one tick
+
+# Web hooks.
+HOOKS: Final = 32
+HOOK_TIMEOUT_S: Final = 10.0  # for a delivery, from the look-up of the name to the status
+HOOK_STATUS_LINE_BYTES: Final = 8 << 10
+HOOK_ATTEMPTS: Final = 10  # for one event, within about 9 to 17 minutes; then it is a dead letter
+HOOK_RETRY_S: Final = 2.0  # before the second attempt; doubled for each further one
+HOOK_RETRY_MAX_S: Final = 300.0
+HOOK_IDLE_S: Final = 60.0
+HOOK_DEFECT_PAUSE_S: Final = 60.0
+HOOK_REPLAY_S: Final = 30.0  # for one command that replays dead letters
+DEAD_LETTERS: Final = 1_000  # of a hook; then the oldest one is removed
 
 # Artifacts.
 ARTIFACT_BYTES: Final = 2 << 30

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Final
 
 from edgefleet.protocol.device_commands import LabelDevice, RenameDevice
+from edgefleet.protocol.hooks import AddHook, ChangeHook
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import ClaimRequest, PublishRequest, TrustKey, TruthRequest
 from edgefleet.protocol.people import AddUser, ChangePassword, ChangeUser, CreateToken, Role
@@ -30,6 +31,8 @@ EXAMPLES: Final[Mapping[str, Wire]] = MappingProxyType(
                 signatures=(Signature(keyid="3f9a0c11d2", sig="AAAA"),),
             )
         ),
+        "hook_add": AddHook(url="https://ci.example.org/hooks/fleet", kinds=("rollout.*",)),
+        "hook_change": ChangeHook(enabled=False),
         "label_device": LabelDevice(set={"tier": "gold"}, unset=("canary",)),
         "rename_device": RenameDevice(name="cam-0420"),
         "add_truth": TruthRequest(

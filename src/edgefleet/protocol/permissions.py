@@ -58,6 +58,12 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "users": _ADMINISTER,
         "user_add": _ADMINISTER,
         "user_change": _ADMINISTER,
+        "hooks": _ADMINISTER,  # an address may contain a secret
+        "hook_add": _ADMINISTER,
+        "hook_change": _ADMINISTER,
+        "hook_remove": _ADMINISTER,
+        "hook_letters": _ADMINISTER,
+        "hook_replay": _ADMINISTER,
         "token_create": _ADMINISTER,
         "user_password": _ACCOUNT,  # of others: administer, see ``hub.people``
         "tokens": _ACCOUNT,  # likewise

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.hub.store.hooks import HookReader
 from edgefleet.hub.store.pages import PageReader
 from edgefleet.hub.store.people import PeopleReader
 from edgefleet.hub.store.records import (
@@ -43,6 +44,7 @@ class Reader:
         self._connection = connection
         self.pages = PageReader(connection)
         self.people = PeopleReader(connection)
+        self.hooks = HookReader(connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -60,6 +62,7 @@ class Reader:
         self._connection = connection
         self.pages = PageReader(connection)
         self.people = PeopleReader(connection)
+        self.hooks = HookReader(connection)
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows. Equal facts and equal labels are shared."""
