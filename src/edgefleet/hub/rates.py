@@ -66,4 +66,4 @@ class RequestRates:
 
     def failed(self, address: str) -> None:
         """Count a request without a valid credential. Raises ``TooManyRequests``."""
-        self._unknown.consume(address, f"Clients without a valid token at {address or 'an address'}")
+        self._unknown.consume(address, f"Clients without a valid token at {address}")
