@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from edgefleet.base.errors import EdgefleetError, NetworkError, Retry
-from edgefleet.client.hub import HubClient
+from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import EVENT_LINE_BYTES, EVENTS_PAUSE_S
 from edgefleet.protocol.events import Event
 from edgefleet.protocol.wire import decode
@@ -57,7 +57,13 @@ def follow_events(
                 if event is not None:
                     yield event
         except EdgefleetError as error:
-            is_passing = error.retry is Retry.LATER and error.code != "answer_malformed"
-            if after is None or not is_passing:  # None: the hub never answered
+            if after is None or not _passes(error):  # None: the hub never answered
                 raise
         sleep(EVENTS_PAUSE_S)
+
+
+def _passes(error: EdgefleetError) -> bool:
+    """Whether the next connection may succeed: also after an answer of a proxy without the hub."""
+    if error.code == "answer_malformed":
+        return isinstance(error.__cause__, Refusal) and error.__cause__.status >= 500
+    return error.retry is Retry.LATER
