@@ -20,6 +20,7 @@ from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.collection import Collect, Collected
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -221,6 +222,13 @@ CALLS = (
         "/api/v1/accept-restored",
         AcceptedRestored(devices=2, unknown=("cam-1",)),
         body=AcceptRestored(note="backup"),
+    ),
+    Call(
+        "collect",
+        lambda hub: hub.collect(Collect(dry_run=True)),
+        "/api/v1/collect",
+        Collected(dry_run=True, removed=1, removed_bytes=7, artifacts=("a" * 64,), kept=2),
+        body=Collect(dry_run=True),
     ),
     Call(
         "label_device",

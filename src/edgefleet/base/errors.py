@@ -106,6 +106,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "artifact_too_large": ErrorKind(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
+        "artifact_unreadable": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Export the file again: a file that takes so much memory or time to read is refused.",
+        ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
         "profile_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of the profile's file."),
         "release_interface_changed": ErrorKind(

@@ -70,7 +70,7 @@ class Serving(Wire, frozen=True, kw_only=True):
 @click.option(
     "--max-artifact-mib",
     type=click.IntRange(1),
-    default=2048,
+    default=32_768,
     metavar="MIB",
     help="Largest accepted artifact.",
 )

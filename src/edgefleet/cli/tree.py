@@ -182,6 +182,9 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
                     "restore": Leaf(
                         "edgefleet.cli.hub:restore", "Restore a backup into the data folder."
                     ),
+                    "gc": Leaf(
+                        "edgefleet.cli.hub:gc", "Remove the artifacts that no release needs."
+                    ),
                     "verify": Leaf(
                         "edgefleet.cli.hub:verify", "Verify a backup or the data folder."
                     ),

@@ -10,6 +10,7 @@ Method, path and types come from the table in ``protocol.api``. Every method rai
 Not thread-safe: one client uses one connection.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from edgefleet.client.limits import (
 from edgefleet.client.people import PeopleCalls
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.collection import Collect, Collected
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -249,25 +251,55 @@ class HubClient:
     # Artifacts.
 
     def has_artifact(self, sha256: str) -> bool:
-        endpoint = BY_NAME["artifact_head"]
-        answer = self._send(endpoint, parameters={"sha256": sha256}, absent_is_answer=True)
-        return answer.status != 404
+        return self._upload_offset(sha256) is None
 
     def upload(self, sha256: str, path: Path, progress: Progress | None = None) -> bool:
         """Send the file unless the hub has it. Returns whether it was sent.
 
-        The sum of ``progress`` is the file's size in both cases. The file is streamed. Raises
-        PublisherError ``digest_mismatch`` if the file became shorter during the upload.
+        An upload that was interrupted before is continued. The sum of ``progress`` is the file's
+        size in all cases; a negative number takes bytes back, which are sent again. The file is
+        streamed. Raises PublisherError ``digest_mismatch`` if the file became shorter during the
+        upload.
         """
-        if self.has_artifact(sha256):
+        offset = self._upload_offset(sha256)
+        size_bytes = path.stat().st_size
+        if offset is None:
             if progress:
-                progress(path.stat().st_size)
+                progress(size_bytes)
             return False
+        if offset >= size_bytes:
+            offset = 0  # it has more bytes than the file: it is not of this artifact
+        try:
+            self._send_file(sha256, path, offset, progress)
+        except PublisherError as error:
+            if not offset or error.code != "digest_mismatch" or error.field != "sha256":
+                raise
+            if progress:
+                progress(-size_bytes)
+            self._send_file(sha256, path, 0, progress)  # the earlier bytes were damaged
+        return True
+
+    def _upload_offset(self, sha256: str) -> int | None:
+        """Bytes of the artifact that an interrupted upload has left. None if the hub has all."""
+        endpoint = BY_NAME["artifact_head"]
+        answer = self._send(endpoint, parameters={"sha256": sha256}, absent_is_answer=True)
+        if answer.status != 404:
+            return None
+        text = answer.headers.get("upload-offset", "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+    def _send_file(
+        self, sha256: str, path: Path, offset: int, progress: Progress | None = None
+    ) -> None:
+        """Upload the bytes of the file from ``offset`` on."""
         with path.open("rb") as file:
-            size_bytes = path.stat().st_size
+            size_bytes = os.fstat(file.fileno()).st_size
+            file.seek(offset)
+            if progress and offset:
+                progress(offset)
 
             def pieces() -> Iterator[bytes]:
-                sent = 0
+                sent = offset
                 while piece := file.read(min(UPLOAD_CHUNK_BYTES, size_bytes - sent)):
                     yield piece
                     sent += len(piece)
@@ -280,17 +312,23 @@ class HubClient:
                         f"{path} became shorter during the upload: {sent} of {size_bytes} bytes.",
                     )
 
+            headers = {
+                "Content-Length": str(size_bytes - offset),
+                "Content-Type": "application/octet-stream",
+            }
+            if offset:
+                headers["Content-Range"] = f"bytes {offset}-{size_bytes - 1}/{size_bytes}"
             self._send(
                 BY_NAME["artifact_put"],
                 parameters={"sha256": sha256},
                 body=pieces(),
-                headers={
-                    "Content-Length": str(size_bytes),
-                    "Content-Type": "application/octet-stream",
-                },
+                headers=headers,
                 timeout_s=UPLOAD_TIMEOUT_S,
             )
-        return True
+
+    def collect(self, request: Collect) -> Collected:
+        """Remove the artifacts that no release needs, or count them."""
+        return self._ask("collect", Collected, body=request)
 
     def download(self, sha256: str) -> Iterator[bytes]:
         """The artifact's bytes in pieces. The caller must check their digest."""

@@ -13,11 +13,12 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.hub.blobs import too_large
-from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
+from edgefleet.hub.bodies import announced_bytes, content_start, pieces, query_number, read_json
+from edgefleet.hub.connection_places import Worth
 from edgefleet.hub.cursors import read_choice
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
 from edgefleet.hub.event_stream import start_of
+from edgefleet.hub.exchange import credential_shown
 from edgefleet.hub.hooks_api import HOOKS
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
@@ -27,10 +28,12 @@ from edgefleet.hub.limits import (
     DEVICE_PAGE_MAX,
     ROLLOUTS_SHOWN,
 )
+from edgefleet.hub.part_files import too_large
 from edgefleet.hub.people_api import PEOPLE
-from edgefleet.hub.problems import HANDLERS
+from edgefleet.hub.problems import HANDLERS, problem_answer
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint
+from edgefleet.protocol.collection import Collect
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -122,6 +125,7 @@ def _for_principal(
         except OperatorError:
             hub.rates.failed(address)
             raise
+        credential_shown(request.scope, Worth.PERSON)
         hub.rates.consume(by.name)
         by.check(needed, endpoint.name)
         return await serve(hub, request, by)
@@ -132,6 +136,7 @@ def _for_principal(
 async def _for_device(hub: Hub, endpoint: Endpoint, serve: Serve, request: Request) -> Answer:
     if endpoint.role == "device":  # a claim is in the body; ``Devices.enrol`` checks it
         hub.identify(request.headers.get("authorization", ""))
+        credential_shown(request.scope, Worth.DEVICE)
     return await serve(hub, request)
 
 
@@ -155,17 +160,33 @@ async def _trusted(hub: Hub, _request: Request, _by: Principal) -> Answer:
     return hub.registry.keys()
 
 
-async def _artifact(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return await artifact(hub, request)
+async def _artifact(hub: Hub, request: Request, by: Principal) -> Answer:
+    return artifact(hub, request, by.name)
+
+
+async def _artifact_head(hub: Hub, request: Request, by: Principal) -> Answer:
+    digest: str = request.path_params["sha256"]
+    if hub.blobs.size(digest) is not None:
+        hub.blobs.touch(digest)
+        return artifact(hub, request, by.name)
+    absent = OperatorError("not_found", f"There is no artifact {digest}.", field="sha256")
+    return problem_answer(absent, {"upload-offset": str(hub.blobs.uploaded(digest))})
 
 
 async def _artifact_put(hub: Hub, request: Request, _by: Principal) -> Answer:
     most = hub.settings.max_artifact_bytes
-    if (announced_bytes(request) or 0) > most:
+    start, announced = content_start(request), announced_bytes(request)
+    if start + (announced or 0) > most:
         raise too_large(most)
     digest: str = request.path_params["sha256"]
-    size_bytes = await hub.blobs.put(digest, pieces(request))
+    size_bytes = await hub.blobs.put(
+        digest, pieces(request), start=start, announced_bytes=announced
+    )
     return ArtifactView(sha256=digest, size_bytes=size_bytes)
+
+
+async def _collect(hub: Hub, request: Request, by: Principal) -> Answer:
+    return await hub.collector.collect(await read_json(request, Collect), by)
 
 
 async def _publish(hub: Hub, request: Request, by: Principal) -> Answer:
@@ -242,7 +263,9 @@ async def _plan(hub: Hub, request: Request, by: Principal) -> Answer:
 
 
 async def _plan_fleet(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return hub.plan_fleet(await read_json(request, RolloutSpec))
+    spec = await read_json(request, RolloutSpec)
+    found = await hub.forks.run(lambda: encode(hub.plan_fleet(spec)))
+    return Response(found, media_type="application/json")
 
 
 async def _rollouts(hub: Hub, request: Request, _by: Principal) -> Answer:
@@ -357,9 +380,10 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "claim": _claim,
     "trust": _trust,
     "trusted": _trusted,
-    "artifact_head": _artifact,
+    "artifact_head": _artifact_head,
     "artifact_put": _artifact_put,
     "artifact_get": _artifact,
+    "collect": _collect,
     "publish": _publish,
     "models": _models,
     "model": _model,

@@ -48,9 +48,15 @@ async def _manifest(hub: Hub, request: Request) -> Answer:
     return hub.registry.manifest(request.path_params["sha256"])
 
 
-async def artifact(hub: Hub, request: Request) -> Answer:
+async def _artifact(hub: Hub, request: Request) -> Answer:
+    row = hub.identify(request.headers.get("authorization", ""))
+    return artifact(hub, request, f"device {row}")
+
+
+def artifact(hub: Hub, request: Request, owner: str) -> Answer:
+    """The answer to a request of ``owner`` for an artifact. Raises OperatorError."""
     digest: str = request.path_params["sha256"]
-    return artifact_answer(request, digest, hub.blobs.path(digest))
+    return artifact_answer(request, digest, hub.blobs.path(digest), hub.downloads, owner)
 
 
 SERVED: Final[Mapping[str, Serve]] = {
@@ -58,7 +64,7 @@ SERVED: Final[Mapping[str, Serve]] = {
     "reenrol": _reenrol,
     "endpoints": _endpoints,
     "device_manifest": _manifest,
-    "device_artifact": artifact,
+    "device_artifact": _artifact,
     "health": _health,
     "openapi": _openapi,
 }

@@ -15,6 +15,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
+from edgefleet.hub.collection import Collector
 from edgefleet.hub.copied_devices import CopiedDevices
 from edgefleet.hub.cursors import cursor, read_choice, read_number, read_text
 from edgefleet.hub.datadir import DataDir
@@ -24,10 +25,13 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.downloads import Downloads
 from edgefleet.hub.event_log import EventLog
 from edgefleet.hub.event_stream import EventStreams
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
+from edgefleet.hub.file_reader import FileReader
+from edgefleet.hub.forks import Forks
 from edgefleet.hub.hooks.deliveries import WebHooks
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.logins import Logins
@@ -135,10 +139,13 @@ class Hub:
         self.rates = RequestRates(clock, settings.operator_requests_per_s)
         self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
+        self.downloads = Downloads()
+        self._reader = FileReader(self.blobs)
         self.registry = Registry(
             store,
             self.blobs,
             clock,
+            reader=self._reader,
             published=engine.add_release,
             interface_changes=engine.interface_changes,
         )
@@ -153,6 +160,10 @@ class Hub:
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
         self._queries = DeviceQueries(engine, self._devices)
         self.restored = Restored(store, engine, clock)
+        self.forks = Forks(lambda: engine.fleet.device_count)
+        self.collector = Collector(
+            self.blobs, self.registry, store, clock, ahead=lambda: self.restored.ahead_count
+        )
         self.snapshots = Snapshots(store, engine, self._metrics, clock)
         self._quarantine_log = QuarantineLog(store, engine, clock)
         self.event_log = EventLog(store)
@@ -192,6 +203,7 @@ class Hub:
             self._rollout_commands,
             self.flush,
             self.snapshots.save,
+            self.collector.step,
             self._quarantine_log.tick,
             history=self._history,
             keep_history=folder.keep_release_counts,
@@ -264,6 +276,8 @@ class Hub:
                 self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
+            self._reader.close()
+            self.downloads.close()
             await self._store.close()
             self.event_log.close()
             self.folder.release()

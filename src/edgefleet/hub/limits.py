@@ -17,7 +17,9 @@ OPERATOR_HEAD_S: Final = (
     10.0  # from the connection or the first byte of a request to a complete head
 )
 OPERATOR_HEAD_BYTES: Final = 64 << 10  # of an incomplete head
-RESERVED_FILES: Final = 200  # open files kept for blobs and the database
+OPERATOR_WRITE_S: Final = 30.0  # without progress in sending an answer
+PEER_SHARE: Final = 0.5  # of the connections of a listener, for one address
+RESERVED_FILES: Final = 200  # open files kept for uploads and the database
 OUTCOMES_PER_DEVICE_HOUR: Final = 256  # a correct device sends a few for each attempt
 JSON_BODY_BYTES: Final = 4 << 20
 BODY_PAUSE_S: Final = 30.0  # longest pause between two pieces of one body
@@ -26,6 +28,11 @@ LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
 
+# Long computations over the fleet, each in a process of its own, see ``forks``.
+FORK_DEVICES: Final = 50_000  # with fewer, a computation takes at most about 10 ms
+FORKS_AT_ONCE: Final = 1
+FORKS_WAITING: Final = 16
+FORK_S: Final = 30.0
 # Rates of the operator API.
 OPERATOR_REQUESTS_PER_S: Final = 200.0  # of each user, by default
 UNAUTHENTICATED_PER_S: Final = 20.0  # requests without a valid token, of each address
@@ -74,9 +81,32 @@ HOOK_REPLAY_S: Final = 30.0  # for one command that replays dead letters
 DEAD_LETTERS: Final = 1_000  # of a hook; then the oldest one is removed
 
 # Artifacts.
-ARTIFACT_BYTES: Final = 2 << 30
+ARTIFACT_BYTES: Final = 32 << 30
+FREE_BYTES: Final = 1 << 30  # of the disk, not used by uploads
+FREE_SHARE: Final = 0.05  # of a small disk, likewise
+PARTS_KEPT: Final = 16  # of interrupted uploads
+PART_KEPT_S: Final = 86_400.0
 UPLOADS_AT_ONCE: Final = 8
 COPY_BYTES: Final = 1 << 20
+COLLECT_EVERY_S: Final = 3600.0  # then artifacts that no release names are removed, one a tick
+UNNAMED_KEPT_S: Final = 86_400.0  # such an artifact, for a release to come
+UNNAMED_KEPT_SHORT_S: Final = 3600.0  # if less than SHORT_SHARE of the disk is free
+SHORT_SHARE: Final = 0.1
+COLLECTED_SHOWN: Final = 100
+DOWNLOADS_AT_ONCE: Final = 256
+DOWNLOADS_OF_ONE: Final = 8  # of one device or person: some may be of broken connections
+DOWNLOAD_FILES: Final = 2  # open files of a download, beside its connection
+SEND_BYTES: Final = 1 << 20  # of one file, in one turn
+SENDING_THREADS: Final = 4
+PIECE_BYTES: Final = 64 << 10  # of a download over TLS, which has no sendfile
+
+# The process that reads uploaded files, for one file of so many bytes, unpacked.
+READER_MEMORY_BYTES: Final = 256 << 20
+READER_MEMORY_FACTOR: Final = 6  # per byte; a sound ONNX file takes four to five to check
+READER_CPU_S: Final = 20.0
+READER_SPEED_BYTES: Final = 16 << 20  # a further second for so many
+READER_SLACK_S: Final = 30.0  # to start
+READER_IDLE_S: Final = 60.0  # then it ends
 
 # Labels that wait for their devices.
 TRUTH_PER_DEVICE: Final = 5_000

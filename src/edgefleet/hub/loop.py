@@ -1,4 +1,4 @@
-"""The hub's periodic work: evaluate gates, store standings and finished rollouts, sample."""
+"""The hub's periodic work: gates, standings, finished rollouts, samples, unneeded artifacts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,6 +20,7 @@ class Loop:
         rollout_commands: RolloutCommands,
         flush: Callable[[], Awaitable[None]],
         save_snapshot: Callable[[], Awaitable[None]],
+        collect: Callable[[], Awaitable[None]],
         note_quarantines: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
@@ -31,6 +32,7 @@ class Loop:
         self._rollout_commands = rollout_commands
         self._flush = flush
         self._save_snapshot = save_snapshot
+        self._collect = collect
         self._note_quarantines = note_quarantines
         self._history = history
         self._keep_history = keep_history
@@ -59,6 +61,7 @@ class Loop:
             if self._clock.monotonic() - self._snapshot_at >= SNAPSHOT_S:
                 await self._save_snapshot()
                 self._snapshot_at = self._clock.monotonic()
+            await self._collect()
         except EdgefleetError as error:
             if error.retry is not Retry.LATER:
                 raise

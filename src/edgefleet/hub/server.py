@@ -26,8 +26,12 @@ from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
     CHECKIN_CONNECTIONS,
     CHECKIN_IDLE_S,
+    DOWNLOAD_FILES,
+    DOWNLOADS_AT_ONCE,
     GRACEFUL_STOP_S,
     OPERATOR_CONNECTIONS,
+    OPERATOR_WRITE_S,
+    PEER_SHARE,
     RESERVED_FILES,
 )
 from edgefleet.hub.settings import Address, HubSettings
@@ -152,11 +156,12 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
 
 def checkin_limits() -> ConnectionLimits:
     """Limits of the check-in listener."""
-    most = _connections() - operator_connections()
+    most = max(1, min(_connections() - operator_connections(), CHECKIN_CONNECTIONS))
     return ConnectionLimits(
         body_bytes=CHECKIN_BODY_BYTES,
         idle_s=CHECKIN_IDLE_S,
-        connections=max(1, min(most, CHECKIN_CONNECTIONS)),
+        connections=most,
+        peer_connections=max(1, int(most * PEER_SHARE)),
     )
 
 
@@ -168,11 +173,12 @@ def operator_connections() -> int:
 def _connections() -> int:
     """Connection limit of both listeners together. Raises the soft limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + RESERVED_FILES
+    reserved = RESERVED_FILES + DOWNLOAD_FILES * DOWNLOADS_AT_ONCE
+    wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + reserved
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (wanted if soft == resource.RLIM_INFINITY else soft) - RESERVED_FILES
+    return (wanted if soft == resource.RLIM_INFINITY else soft) - reserved
 
 
 async def _listen(hub: Hub, last: Reachable | None) -> Listener:
@@ -215,6 +221,8 @@ def _bind(address: Address) -> socket.socket:
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections inherit it: also an answer that fits the buffers must be read.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(OPERATOR_WRITE_S * 1000))
         bound.bind(where)
         bound.listen(BACKLOG)
         bound.setblocking(False)

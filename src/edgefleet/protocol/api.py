@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgefleet.protocol import (
+    collection,
     device,
     device_commands,
     device_figures,
@@ -71,11 +72,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("trusted", "GET", "/api/v1/trust", "operator", None, operator.TrustedKeys,
              "The trusted keys."),
     Endpoint("artifact_head", "HEAD", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Whether the hub has the artifact."),
+             "Whether the hub has the artifact. If not, `Upload-Offset` is where an interrupted "
+             "upload continues."),
     Endpoint("artifact_put", "PUT", "/api/v1/artifacts/{sha256}", "operator", bytes,
-             operator.ArtifactView, "Upload an artifact as a stream."),
+             operator.ArtifactView,
+             "Upload an artifact as a stream; `Content-Range` continues an interrupted upload."),
     Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
              "Download an artifact; accepts Range.", is_ranged=True),
+    Endpoint("collect", "POST", "/api/v1/collect", "operator", collection.Collect,
+             collection.Collected,
+             "Remove the artifacts that no release needs, or count them (`dry_run`)."),
     Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
              operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
     Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,

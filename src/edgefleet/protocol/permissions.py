@@ -55,6 +55,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "approve": _APPROVE,
         "trust": _ADMINISTER,
         "accept_restored": _ADMINISTER,
+        "collect": _ADMINISTER,
         "users": _ADMINISTER,
         "user_add": _ADMINISTER,
         "user_change": _ADMINISTER,
