@@ -26,6 +26,7 @@ class DeliveryError(Exception):
 
 def check_url(url: str) -> SplitResult:
     """The parts of ``url``. Raises OperatorError ``bad_request``."""
+    parts = urlsplit("")
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
