@@ -70,7 +70,7 @@ from edgefleet.hub import bodies, downloads, file_sending, server, uvicorn_limit
 server.OPERATOR_CONNECTIONS = 16
 server.OPERATOR_WRITE_S = file_sending.OPERATOR_WRITE_S = {write_s}
 uvicorn_limits.OPERATOR_WRITE_S = {write_s}
-downloads.DOWNLOADS_AT_ONCE = {most}
+server.DOWNLOADS_AT_ONCE = {most}
 downloads.DOWNLOADS_OF_ONE = {of_one}
 """
 SIZE = 64 << 20

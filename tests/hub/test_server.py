@@ -106,9 +106,9 @@ RolloutCommands.evaluate = broken
 @pytest.mark.parametrize(
     ("soft", "hard", "raised_to", "connections"),
     [
-        (1024, 4096, 4096, 2538),
-        (1024, resource.RLIM_INFINITY, 55_712, 50_000),
-        (1024, 1_000_000, 55_712, 50_000),
+        (1024, 4096, 4096, 1948),
+        (1024, resource.RLIM_INFINITY, 60_200, 50_000),
+        (1024, 1_000_000, 60_200, 50_000),
         (1_000_000, 1_000_000, None, 50_000),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 50_000),
         (64, 64, 64, 1),

@@ -28,10 +28,15 @@ _BINARY: Final = "application/octet-stream"
 
 
 class Downloads:
-    """Counts the downloads in progress, of all clients and of each, and sends their files."""
+    """Counts the downloads in progress, of all clients and of each, and sends their files.
+
+    ``most`` may be set lower, if the system allows fewer open files.
+    """
 
     def __init__(self) -> None:
         self.sender = FileSender()
+        self.most = DOWNLOADS_AT_ONCE
+        self._count = 0
         self._of: Counter[str] = Counter()
 
     def close(self) -> None:
@@ -40,18 +45,18 @@ class Downloads:
     @contextlib.contextmanager
     def one_more(self, owner: str) -> Generator[None]:
         """A place for a download of ``owner``. Raises DeviceError ``overloaded``."""
-        if self._of.total() >= DOWNLOADS_AT_ONCE:
-            raise DeviceError(
-                "overloaded", f"{DOWNLOADS_AT_ONCE} downloads are in progress, the limit."
-            )
+        if self._count >= self.most:
+            raise DeviceError("overloaded", f"{self.most} downloads are in progress, the limit.")
         if self._of[owner] >= DOWNLOADS_OF_ONE:
             raise DeviceError(
                 "overloaded", f"{DOWNLOADS_OF_ONE} downloads of {owner} are in progress, the limit."
             )
         self._of[owner] += 1
+        self._count += 1
         try:
             yield
         finally:
+            self._count -= 1
             self._of[owner] -= 1
             if not self._of[owner]:
                 del self._of[owner]

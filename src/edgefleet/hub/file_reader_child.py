@@ -5,6 +5,8 @@ a process with limits on memory and time, so a hostile file reaches neither the 
 of the next file. Requests and answers are lines of JSON, see ``hub.file_reader``.
 """
 
+import contextlib
+import importlib
 import os
 import resource
 import select
@@ -43,10 +45,8 @@ def main() -> int:
 
 def _import_readers() -> None:
     """Import once what each reading needs. Without the ``onnx`` package each reading says so."""
-    try:
-        import onnx  # noqa: F401, PLC0415 - only here, not in the hub
-    except ImportError:
-        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("onnx")  # only here, not in the hub
 
 
 def _read(request: ReadFile) -> ReadResult:

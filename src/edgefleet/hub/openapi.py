@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ from edgefleet.protocol.queries import QUERIES, Query
 from edgefleet.protocol.rollout import Verb
 from edgefleet.protocol.wire import Problem, Wire
 
-Json = dict[str, Any]
+Json = dict[str, object]
 
 _JSON: Final = "application/json"
 _NAME: Final = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
@@ -106,30 +106,31 @@ def _operation(row: Endpoint) -> Json:
         "summary": row.text,
         "tags": [row.path.removeprefix("/api/v1").split("/")[1]],
         "parameters": [*map(_in_path, re.findall(r"\{(\w+)\}", row.path)), *_in_query(row)],
-        "responses": {
-            "200": {"description": "Done.", **_content(row.answer, row.media)},
-            "429": {"$ref": "#/components/responses/TooManyRequests"},
-            "default": {"$ref": "#/components/responses/Problem"},
-        },
+        "responses": _responses(row),
     }
-    if row.method == "HEAD":
-        made["responses"] = {
-            "200": {"description": "It is there."},
-            "default": {"description": "An error. An answer to HEAD has no body."},
-        }
-    if row.is_ranged:
-        made["responses"]["206"] = {
-            "description": "The range.", **_content(row.answer, row.media)
-        }  # fmt: skip
     if row.role == "anyone":
         made["security"] = []
-        del made["responses"]["429"]
     else:
         made["x-permission"] = NEEDS[row.name]
         made["x-least-role"] = least_role(NEEDS[row.name])
     if row.request is not None:
         made["requestBody"] = _body(row)
     return made
+
+
+def _responses(row: Endpoint) -> Json:
+    if row.method == "HEAD":
+        return {
+            "200": {"description": "It is there."},
+            "default": {"description": "An error. An answer to HEAD has no body."},
+        }
+    content = _content(row.answer, row.media)
+    found: Json = {"200": {"description": "Done.", "content": content}}
+    if row.is_ranged:
+        found["206"] = {"description": "The range.", "content": content}
+    if row.role != "anyone":
+        found["429"] = {"$ref": "#/components/responses/TooManyRequests"}
+    return found | {"default": {"$ref": "#/components/responses/Problem"}}
 
 
 def _body(row: Endpoint) -> Json:
@@ -139,8 +140,8 @@ def _body(row: Endpoint) -> Json:
         return {"required": True, "content": {"application/octet-stream": {}}}
     content = _content(kind, _JSON)
     if (example := EXAMPLES.get(row.name)) is not None:
-        content["content"][_JSON]["example"] = msgspec.to_builtins(example)
-    return {"required": has_required(kind), **content}
+        content[_JSON]["example"] = msgspec.to_builtins(example)
+    return {"required": has_required(kind), "content": content}
 
 
 def has_required(kind: type[Wire]) -> bool:
@@ -148,11 +149,11 @@ def has_required(kind: type[Wire]) -> bool:
     return any(field.required for field in msgspec.structs.fields(kind))
 
 
-def _content(kind: type[Wire] | type[bytes], media: str) -> Json:
+def _content(kind: type[Wire] | type[bytes], media: str) -> dict[str, Json]:
+    """What a body of this type has, by media type."""
     if issubclass(kind, Wire):
-        schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-        return {"content": {_JSON: {"schema": schema}}}
-    return {"content": {media: {}}}
+        return {_JSON: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    return {media: {}}
 
 
 def _in_path(name: str) -> Json:

@@ -55,6 +55,7 @@ async def serve(
     """
     stop = stop or asyncio.Event()
     hub = await Hub.open(settings)
+    hub.downloads.most = downloads_at_once()
     try:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(_signals(stop))
@@ -156,7 +157,8 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
 
 def checkin_limits() -> ConnectionLimits:
     """Limits of the check-in listener."""
-    most = max(1, min(_connections() - operator_connections(), CHECKIN_CONNECTIONS))
+    others = operator_connections() + DOWNLOAD_FILES * downloads_at_once()
+    most = max(1, min(_files() - others, CHECKIN_CONNECTIONS))
     return ConnectionLimits(
         body_bytes=CHECKIN_BODY_BYTES,
         idle_s=CHECKIN_IDLE_S,
@@ -167,18 +169,23 @@ def checkin_limits() -> ConnectionLimits:
 
 def operator_connections() -> int:
     """Connection limit of the main listener: at most a quarter of the open files."""
-    return max(1, min(_connections() // 4, OPERATOR_CONNECTIONS))
+    return max(1, min(_files() // 4, OPERATOR_CONNECTIONS))
 
 
-def _connections() -> int:
-    """Connection limit of both listeners together. Raises the soft limit on open files."""
+def downloads_at_once() -> int:
+    """Limit of downloads in progress: half of the connections of the main listener."""
+    return max(1, min(operator_connections() // 2, DOWNLOADS_AT_ONCE))
+
+
+def _files() -> int:
+    """Open files for connections and downloads. Raises the soft limit of the system."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserved = RESERVED_FILES + DOWNLOAD_FILES * DOWNLOADS_AT_ONCE
-    wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + reserved
+    wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + RESERVED_FILES
+    wanted += DOWNLOAD_FILES * DOWNLOADS_AT_ONCE
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (wanted if soft == resource.RLIM_INFINITY else soft) - reserved
+    return (wanted if soft == resource.RLIM_INFINITY else soft) - RESERVED_FILES
 
 
 async def _listen(hub: Hub, last: Reachable | None) -> Listener:
