@@ -139,6 +139,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "too_many_logins": ErrorKind(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
         ),
+        "too_many_requests": ErrorKind(_O, 429, _LATER, "Wait for the seconds in Retry-After."),
+        "hook_address_refused": ErrorKind(
+            _O, 422, _FIX, "Give a public address, or start the hub with --allow-local-hooks."
+        ),
+        "events_gone": ErrorKind(
+            _O, 410, _FIX, "Read the state again, then follow the events from now on."
+        ),
+        "cursor_invalid": ErrorKind(
+            _O, 400, _FIX, "Give the `next` of the page before, or begin with the first page."
+        ),
         "password_weak": ErrorKind(_O, 422, _FIX, "Choose a longer password."),
         "user_exists": ErrorKind(
             _O, 409, _FIX, "Choose another name, or change the user with `edgefleet user role`."

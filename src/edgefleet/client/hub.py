@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgefleet.base.errors import (
@@ -26,7 +26,9 @@ from edgefleet.base.errors import (
 )
 from edgefleet.base.ids import check_name
 from edgefleet.base.network import Answer, HttpLink, Link
+from edgefleet.client.hooks import HookCalls
 from edgefleet.client.limits import (
+    EVENTS_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     TOKEN_CHARS,
     UPLOAD_CHUNK_BYTES,
@@ -61,6 +63,7 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
 
 W = TypeVar("W", bound=Wire)
+_TEXTS: Final = tuple(name for name in DeviceFilter.__struct_fields__ if name != "states")
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
 
@@ -87,6 +90,7 @@ class HubClient:
         self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
         self._link = link or HttpLink(self.url)
         self.people = PeopleCalls(self._ask)
+        self.hooks = HookCalls(self._ask)
 
     def close(self) -> None:
         self._link.close()
@@ -111,11 +115,22 @@ class HubClient:
     def metrics(self) -> str:
         return self._send(BY_NAME["metrics"]).body.decode()
 
+    def openapi(self) -> bytes:
+        """The operator API as an OpenAPI 3.1 document."""
+        return self._send(BY_NAME["openapi"]).body
+
     def fleet(self) -> operator.FleetView:
         return self._ask("fleet", operator.FleetView)
 
     def audit(self, *, before: int | None = None, limit: int | None = None) -> operator.AuditPage:
         return self._ask("audit", operator.AuditPage, query={"before": before, "limit": limit})
+
+    def events(
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), follow: bool = True
+    ) -> Iterator[bytes]:
+        """The stream of events after this id; None: from now on. See ``client.events``."""
+        query = {"after": after, "kind": kinds, "follow": None if follow else "false"}
+        return self._stream("events", {}, query, timeout_s=EVENTS_TIMEOUT_S)
 
     # Devices.
 
@@ -132,13 +147,8 @@ class HubClient:
         """One page of devices. ``next`` of the answer is ``after`` for the next page."""
         query: dict[str, str | int | tuple[str, ...] | None] = {"after": after, "limit": limit}
         if only is not None:
-            query |= {
-                "selector": only.selector or None,
-                "runs": only.runs or None,
-                "phase": only.phase or None,
-                "state": only.states,
-                "search": only.search or None,
-            }
+            query |= {name: getattr(only, name) or None for name in _TEXTS}
+            query["state"] = only.states
         return self._ask("devices", operator.DevicePage, query=query)
 
     def names(
@@ -322,12 +332,7 @@ class HubClient:
 
     def download(self, sha256: str) -> Iterator[bytes]:
         """The artifact's bytes in pieces. The caller must check their digest."""
-        path = self._path(BY_NAME["artifact_get"], {"sha256": sha256}, {})
-        answer = self._link.download(path, headers=self._headers, timeout_s=REQUEST_TIMEOUT_S)
-        if answer.status != 200:
-            body = b"".join(answer.chunks)
-            raise error_from_answer(answer.status, body) from Refusal(answer.status)
-        return answer.chunks
+        return self._stream("artifact_get", {"sha256": sha256}, {}, timeout_s=REQUEST_TIMEOUT_S)
 
     # Rollouts.
 
@@ -338,8 +343,17 @@ class HubClient:
         """Check a plan and count its devices. The plan is not stored."""
         return self._ask("plan_fleet", operator.PlanFleet, body=spec)
 
-    def rollouts(self, *, model: str | None = None) -> operator.Rollouts:
-        return self._ask("rollouts", operator.Rollouts, query={"model": model})
+    def rollouts(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> operator.Rollouts:
+        """One page of rollouts, newest first. ``next`` is as that of ``devices``."""
+        query = {"after": after, "limit": limit, "model": model, "status": status}
+        return self._ask("rollouts", operator.Rollouts, query=query)
 
     def rollout(self, rollout_id: str) -> RolloutView:
         return self._ask("rollout", RolloutView, parameters={"rollout": rollout_id})
@@ -409,6 +423,21 @@ class HubClient:
         if answer.status < 300 or (absent_is_answer and answer.status == 404):
             return answer
         raise _error(answer) from Refusal(answer.status)
+
+    def _stream(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        query: Mapping[str, str | int | tuple[str, ...] | None],
+        *,
+        timeout_s: float,
+    ) -> Iterator[bytes]:
+        path = self._path(BY_NAME[name], parameters, query)
+        answer = self._link.download(path, headers=self._headers, timeout_s=timeout_s)
+        if answer.status != 200:
+            body = b"".join(answer.chunks)
+            raise error_from_answer(answer.status, body) from Refusal(answer.status)
+        return answer.chunks
 
     def _path(
         self,

@@ -22,6 +22,12 @@ async def _health(hub: Hub, _request: Request) -> Answer:
     return hub.health()
 
 
+async def _openapi(_hub: Hub, _request: Request) -> Answer:
+    from edgefleet.hub.openapi import document  # noqa: PLC0415 - most hubs are never asked
+
+    return Response(document(), media_type="application/json")
+
+
 async def _enrol(hub: Hub, request: Request) -> Answer:
     enrolment = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.enrol(enrolment, request.url.hostname)
@@ -60,5 +66,6 @@ SERVED: Final[Mapping[str, Serve]] = {
     "device_manifest": _manifest,
     "device_artifact": _artifact,
     "health": _health,
+    "openapi": _openapi,
 }
 """The function of each endpoint, by its name in the table."""

@@ -33,6 +33,11 @@ FORK_DEVICES: Final = 50_000  # with fewer, a computation takes at most about 10
 FORKS_AT_ONCE: Final = 1
 FORKS_WAITING: Final = 16
 FORK_S: Final = 30.0
+# Rates of the operator API.
+OPERATOR_REQUESTS_PER_S: Final = 200.0  # of each user, by default
+UNAUTHENTICATED_PER_S: Final = 20.0  # requests without a valid token, of each address
+BURST_S: Final = 5.0  # so many seconds' worth of requests at once
+BUCKETS: Final = 10_000  # users and addresses
 
 # People.
 USERS: Final = 10_000
@@ -49,6 +54,31 @@ LOGIN_PAUSE_S: Final = 300.0  # within which logins are counted
 LOGINS_OF_USER: Final = 10  # failed ones within the pause
 LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
 LOGINS_COUNTED: Final = 10_000  # users and addresses
+
+# Events and their streams.
+EVENTS_KEPT: Final = 100_000  # the newest entries of the audit log
+EVENTS_IN_MEMORY: Final = 1_000
+EVENT_PAGE: Final = 200  # sent at a time
+EVENTS_TOGETHER_S: Final = 0.05  # commits within this time wake the readers once
+EVENT_STREAMS: Final = 64
+EVENT_STREAMS_OF_ONE: Final = 8  # of one user
+STREAM_CHECK_S: Final = 1.0  # between checks that the reader may still read
+STREAM_HEARTBEAT_S: Final = 15.0
+STREAM_RETRY_MS: Final = 2_000  # before a reader connects again
+STREAM_SEND_S: Final = 10.0  # for one page of events; then the reader is cut
+QUARANTINES_AT_ONCE: Final = 1_000  # devices put into the audit log in one tick
+
+# Web hooks.
+HOOKS: Final = 32
+HOOK_TIMEOUT_S: Final = 10.0  # for a delivery, from the look-up of the name to the status
+HOOK_STATUS_LINE_BYTES: Final = 8 << 10
+HOOK_ATTEMPTS: Final = 10  # for one event, within about 9 to 17 minutes; then it is a dead letter
+HOOK_RETRY_S: Final = 2.0  # before the second attempt; doubled for each further one
+HOOK_RETRY_MAX_S: Final = 300.0
+HOOK_IDLE_S: Final = 60.0
+HOOK_DEFECT_PAUSE_S: Final = 60.0
+HOOK_REPLAY_S: Final = 30.0  # for one command that replays dead letters
+DEAD_LETTERS: Final = 1_000  # of a hook; then the oldest one is removed
 
 # Artifacts.
 ARTIFACT_BYTES: Final = 32 << 30
@@ -86,6 +116,7 @@ TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 # Lists.
 PROFILES: Final = 1_000
 LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
+AGENT_VERSIONS: Final = 10_000  # told apart in lists of devices
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64

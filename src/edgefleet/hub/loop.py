@@ -21,6 +21,7 @@ class Loop:
         flush: Callable[[], Awaitable[None]],
         save_snapshot: Callable[[], Awaitable[None]],
         collect: Callable[[], Awaitable[None]],
+        note_quarantines: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
         keep_history: Callable[[bytes], None],
@@ -32,6 +33,7 @@ class Loop:
         self._flush = flush
         self._save_snapshot = save_snapshot
         self._collect = collect
+        self._note_quarantines = note_quarantines
         self._history = history
         self._keep_history = keep_history
         self._fleet = fleet
@@ -52,6 +54,7 @@ class Loop:
             self._history.sample(now, self._fleet.figures(now).on_release)
         try:
             await self._rollout_commands.evaluate()
+            await self._note_quarantines()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._flush()
                 self._flushed = self._clock.monotonic()

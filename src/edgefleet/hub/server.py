@@ -95,6 +95,7 @@ async def _run(
     serving = asyncio.create_task(server.serve([operators]))
     ticking = asyncio.create_task(hub.loop.run(hub.settings.tick_s))
     stopping = asyncio.create_task(stop.wait())
+    hub.hooks.start()
     ready()
     try:
         done, _ = await asyncio.wait(
