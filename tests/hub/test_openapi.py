@@ -35,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs" / "reference" / "openapi.json"
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
-    "response_schema_conformance", "unsupported_method",
+    "response_schema_conformance", "unsupported_method", "allow_header_conformance",
+    "negative_data_rejection",
 )  # fmt: skip
 
 
@@ -103,6 +104,8 @@ async def _served(tmp_path: Path) -> None:
         wrong = await ask_within(app, "POST", "/api/v1/rollouts/ro-1/why")
         assert wrong.status == 405
         assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD"}
+        wrong = await ask_within(app, "DELETE", "/api/v1/users")
+        assert wrong.headers["allow"] == "GET, HEAD, POST"
 
 
 @contextmanager

@@ -3,17 +3,26 @@
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from re import Pattern
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.hub.bodies import announced_bytes, content_start, pieces, query_number, read_json
+from edgefleet.hub.bodies import (
+    announced_bytes,
+    check_query,
+    content_start,
+    pieces,
+    query_number,
+    read_json,
+)
 from edgefleet.hub.connection_places import Worth
 from edgefleet.hub.cursors import read_choice
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
@@ -51,6 +60,7 @@ from edgefleet.protocol.operator import (
     Unquarantine,
 )
 from edgefleet.protocol.permissions import NEEDS
+from edgefleet.protocol.queries import QUERIES
 from edgefleet.protocol.restored import AcceptRestored
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutSpec
 from edgefleet.protocol.wire import encode
@@ -96,15 +106,27 @@ class _EndpointRoute(Route):
     So a POST to ``/rollouts/{rollout}/why``, which has GET alone, is not one of the verb ``why``.
     """
 
+    allowed: frozenset[str] = frozenset()
     _others: tuple[Pattern[str], ...] = ()
 
     def yield_to(self, routes: Iterable["_EndpointRoute"]) -> None:
-        """Of ``routes``, those with a path that this route would match."""
+        """Of ``routes``, those with a path that this route would match.
+
+        Those with the same path have other methods, which the answer to a wrong one names, too.
+        """
+        routes = tuple(routes)
+        same = (route.methods or () for route in routes if route.path == self.path)
+        self.allowed = frozenset(chain.from_iterable(same))
         self._others = tuple(
             other.path_regex
             for other in routes
             if other.path != self.path and self.path_regex.match(_PARAMETER.sub("x", other.path))
         )
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in self.allowed:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))})
+        await super().handle(scope, receive, send)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if any(other.match(scope.get("path", "")) for other in self._others):
@@ -116,7 +138,7 @@ def _for_principal(
     hub: Hub, endpoint: Endpoint, serve: OperatorServe
 ) -> Callable[[Request], Awaitable[Answer]]:
     """Raises KeyError for an endpoint without an entry in the table of permissions."""
-    needed = NEEDS[endpoint.name]
+    needed, queries = NEEDS[endpoint.name], QUERIES.get(endpoint.name, ())
 
     async def answer(request: Request) -> Answer:
         address = request.client.host if request.client else ""
@@ -128,6 +150,7 @@ def _for_principal(
         credential_shown(request.scope, Worth.PERSON)
         hub.rates.consume(by.name)
         by.check(needed, endpoint.name)
+        check_query(request, queries)
         return await serve(hub, request, by)
 
     return answer

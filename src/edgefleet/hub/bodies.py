@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
 from starlette.requests import Request
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.hub.limits import BODY_PAUSE_S, JSON_BODY_BYTES, JSON_BODY_S
+from edgefleet.protocol.queries import Query
 from edgefleet.protocol.wire import decode
 
 T = TypeVar("T")
@@ -76,15 +77,32 @@ def content_start(request: Request) -> int:
     return start
 
 
+def check_query(request: Request, queries: Sequence[Query]) -> None:
+    """Raise OperatorError ``bad_request`` for a parameter that is not as ``queries`` declare."""
+    for query in queries:
+        for text in request.query_params.getlist(query.name):
+            if query.kind == "text" and query.most is not None and len(text) > query.most:
+                raise OperatorError(
+                    "bad_request",
+                    f"{query.name} is longer than {query.most} characters.",
+                    field=query.name,
+                )
+            if query.kind == "number" and query.most is not None:
+                _number(text, query.name, query.least, query.most)
+
+
 def query_number(request: Request, name: str, *, default: int | None, most: int) -> int | None:
     """A whole number from 1 to ``most`` in the query. Raises OperatorError ``bad_request``."""
     text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and 1 <= int(text) <= most):
+    return default if text is None else _number(text, name, 1, most)
+
+
+def _number(text: str, name: str, least: int, most: int) -> int:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= 19
+    if not is_number or not least <= int(text) <= most:
         raise OperatorError(
             "bad_request",
-            f"{name} is {text}; a whole number from 1 to {most} is needed.",
+            f"{name} is {text[:80]}; a whole number from {least} to {most} is needed.",
             field=name,
         )
     return int(text)

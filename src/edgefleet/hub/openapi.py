@@ -178,7 +178,7 @@ def _query_schema(query: Query) -> Json:
         case "text" if query.values:
             return {"type": "string", "enum": list(query.values)}
         case "text":
-            return {"type": "string", "maxLength": query.most}
+            return {"type": "string", **({"maxLength": query.most} if query.most else {})}
 
 
 def _problem() -> Json:

@@ -24,7 +24,7 @@ class Query:
 
 
 _LIMIT: Final = Query("limit", "The most entries of one page.", "number", 1_000)
-_AFTER: Final = Query("after", "The `next` of the page before this one.", most=200)
+_AFTER: Final = Query("after", "The `next` of the page before this one.")
 _MODEL: Final = Query("model", "Only of this model.", most=63)
 
 QUERIES: Final[Mapping[str, tuple[Query, ...]]] = MappingProxyType(
