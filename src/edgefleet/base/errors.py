@@ -133,6 +133,20 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "too_many_logins": ErrorKind(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
         ),
+        "oidc_unavailable": ErrorKind(
+            _N,
+            503,
+            _LATER,
+            "Check that the hub reaches the provider of --oidc-issuer. Until then, `edgefleet hub "
+            "login` logs in.",
+        ),
+        "oidc_refused": ErrorKind(_O, 401, _FIX, "Sign in again, from the page of the hub."),
+        "oidc_no_role": ErrorKind(
+            _O,
+            403,
+            _FIX,
+            "Ask an admin to give the role to a group of yours: --oidc-role GROUP=ROLE.",
+        ),
         "password_weak": ErrorKind(_O, 422, _FIX, "Choose a longer password."),
         "user_exists": ErrorKind(
             _O, 409, _FIX, "Choose another name, or change the user with `edgefleet user role`."

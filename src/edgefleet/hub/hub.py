@@ -124,7 +124,14 @@ class Hub:
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
         self.people = People(store, clock, entropy, operator_token=operator_token)
-        self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
+        self.logins = Logins(
+            store,
+            self.people,
+            clock,
+            entropy,
+            operator_token=operator_token,
+            oidc=settings.oidc,
+        )
         self._engine = engine = _engine(settings, clock.now())
         self.registry = Registry(
             store,
@@ -253,6 +260,7 @@ class Hub:
         await self.copied.flush()
         await self._devices.flush()
         await self.people.flush()
+        await self.logins.flush()
         self.folder.keep_release_counts(self._history.stored())
         self._field.keep(self.clock.now())
 

@@ -41,6 +41,9 @@ LOGIN_PAUSE_S: Final = 300.0  # within which logins are counted
 LOGINS_OF_USER: Final = 10  # failed ones within the pause
 LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
 LOGINS_COUNTED: Final = 10_000  # users and addresses
+FAILED_LOGINS_S: Final = 60.0  # between two lines of the audit log about failed logins
+FAILED_ADDRESSES: Final = 1_000  # counted apart for one line
+FAILED_SHOWN: Final = 3  # users, and addresses, in one line
 
 # Artifacts.
 ARTIFACT_BYTES: Final = 2 << 30

@@ -58,6 +58,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "user_add": _ADMINISTER,
         "user_change": _ADMINISTER,
         "token_create": _ADMINISTER,
+        "whoami": _ACCOUNT,
         "user_password": _ACCOUNT,  # of others: administer, see ``hub.people``
         "tokens": _ACCOUNT,  # likewise
         "token_revoke": _ACCOUNT,  # likewise
@@ -83,6 +84,8 @@ PAGE: Final[Mapping[str, str]] = MappingProxyType(
         "/fleet/{verb}": "freeze",
         "/devices/{device}/unquarantine": "unquarantine",
         "/login": ANYONE,
+        "/login/oidc": ANYONE,
+        "/login/oidc/callback": ANYONE,
         "/logout": ANYONE,
         "/static/{name}": ANYONE,
         "/favicon.ico": ANYONE,
