@@ -17,7 +17,7 @@ from edgefleet.protocol.people import Role
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The values that the token of one login must have. ``began_at``: seconds since 1970, when it began."""
+    """The values that the token of one login must have. ``began_at``: in seconds since 1970."""
 
     issuer: str
     client_id: str

@@ -343,6 +343,7 @@ class Fleet:
     def accept_seqs(self, rows: Rows, seq: int) -> Mask:
         """``accept_seq`` for many devices that sent the same number."""
         if seq > SEQ_MAX:
+            self._seq[rows] = 0
             return np.zeros(len(rows), np.bool_)
         accepted: Mask = self._seq[rows] < seq
         self._seq[rows[accepted]] = seq
@@ -369,11 +370,17 @@ class Fleet:
         self.facts_version += 1
 
     def accept_seq(self, row: int, seq: int) -> bool:
-        """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers."""
-        if not self._seq_at[row] < seq <= SEQ_MAX:
-            return False
-        self._seq_at[row] = seq
-        return True
+        """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers.
+
+        A number above SEQ_MAX is refused, and the numbering of the device begins anew: otherwise a
+        device that once sent a huge number would be out for ever.
+        """
+        if self._seq_at[row] < seq <= SEQ_MAX:
+            self._seq_at[row] = seq
+            return True
+        if seq > SEQ_MAX:
+            self._seq_at[row] = 0
+        return False
 
     def row(self, name: str) -> int | None:
         return self._rows.get(name)
@@ -394,7 +401,7 @@ class Fleet:
         self._protocol_at[row] = report.protocol
         if report.protocol not in (NOT_REPORTED, PROTOCOL):
             self.has_older_agents = True
-        self._seq_at[row] = report.seq
+        self._seq_at[row] = report.seq if report.seq <= SEQ_MAX else 0
         self._changed_at[row] = 0
         self.facts_version += 1
 
