@@ -56,8 +56,9 @@ TRUTH_WAITING: Final = 50_000  # of all devices
 TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 
 # Lists.
-PROFILES: Final = 1_000
+PROFILES: Final = 1_000  # that devices have now
 LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
+NEW_KINDS_PER_DEVICE_DAY: Final = 16  # kits and label sets that no device had before
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices
 VARIANTS_PER_RELEASE: Final = 32
 TRUSTED_KEYS: Final = 64

@@ -575,7 +575,7 @@ class Fleet:
         return FleetFigures(
             total=self.device_count,
             online=int(np.count_nonzero(online)),
-            by_profile=by_profile,
+            by_profile={profile: count for profile, count in by_profile.items() if count},
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
             unknown_sets=unknown_sets,
