@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras oidc dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-llm bench-overload bench-serving bench-sim bench-swaps bench-unique-labels bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras oidc dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make bench-swaps  1,000 swaps of a release under load"
+	@echo "make bench-unique-labels what a label that each device has alone costs the hub"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
@@ -172,6 +173,9 @@ bench-overload: $(STAMP)
 
 bench-swaps: $(STAMP)
 	$(BIN)/python bench/swaps.py
+
+bench-unique-labels: $(STAMP)
+	$(BIN)/python bench/unique_labels.py
 
 bench-worker: $(STAMP)
 	$(BIN)/python bench/worker.py
