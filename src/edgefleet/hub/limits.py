@@ -56,7 +56,7 @@ TRUTH_WAITING: Final = 50_000  # of all devices
 TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 
 # Lists.
-PROFILES: Final = 1_000  # that devices have now
+PROFILES: Final = 1_000  # in use
 LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
 NEW_KINDS_PER_DEVICE_DAY: Final = 16  # kits and label sets that no device had before
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices

@@ -1,4 +1,4 @@
-"""Facts of devices, equal ones kept once, and the profiles in use. What no device has is dropped.
+"""Facts of devices, equal ones kept once, and the profiles in use. Unused ones are dropped.
 
 So a device has one place in each table, however often it changes: one device cannot use them up.
 """
