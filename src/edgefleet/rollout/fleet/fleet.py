@@ -8,6 +8,7 @@ device and the phases of its models; see ``release_sets``.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from sys import intern
 from types import MappingProxyType
 from typing import Final
 
@@ -22,6 +23,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
+from edgefleet.rollout.fleet.label_columns import LabelColumns
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
@@ -71,6 +73,7 @@ class Fleet:
         self._kits: list[Kit] = []
         self._kit_ids: dict[Kit, int] = {}
         self._label_sets: list[Mapping[str, str]] = []
+        self._label_columns = LabelColumns(self._label_sets)
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
         self._label_keys: set[str] = set()
         self._removed_id: int | None = None  # the number of the label set of removed devices
@@ -523,6 +526,13 @@ class Fleet:
         """True if the selector matches the label set with this number. No removed device does."""
         return number != self._removed_id and selector.matches(self._label_sets[number])
 
+    def all_matching(self, selector: Selector) -> Mask:
+        """``matches`` for each label set."""
+        mask = self._label_columns.matching(selector)
+        if self._removed_id is not None:
+            mask[self._removed_id] = False
+        return mask
+
     def labels_in_use(self) -> list[Mapping[str, str]]:
         """The label sets that devices have now."""
         used = np.flatnonzero(np.bincount(self.label_ids)).tolist() if len(self) else []
@@ -547,9 +557,7 @@ class Fleet:
 
     def selected(self, selector: Selector) -> Mask:
         """One truth value per row: whether the selector matches the device."""
-        numbers = range(len(self._label_sets))
-        by_set = np.fromiter((self.matches(selector, number) for number in numbers), np.bool_)
-        return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+        return self.all_matching(selector)[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
     def running(self, runs: Runs) -> Mask:
         """One truth value per row: whether the device runs the model, or this release of it."""
@@ -603,7 +611,7 @@ class Fleet:
         return number
 
     def _label_id(self, labels: Mapping[str, str]) -> int:
-        key = tuple(sorted(labels.items()))
+        key = tuple(sorted((intern(key), intern(value)) for key, value in labels.items()))
         number = self._label_ids.get(key)
         if number is None:
             number = self._label_ids[key] = len(self._label_sets)
