@@ -37,8 +37,8 @@ def measure(devices: int, kind: str) -> None:
         found = int(fleet.selected(parse(f"site={site}")).sum())
         took_ms.append(1e3 * (time.process_time() - began))
     print(
-        f"{kind}: {devices} devices, {memory_mib:.0f} MiB; {found} of site=s8 in {took_ms[1]:.1f} ms"
-        f" CPU, and the first selector with site in {took_ms[0]:.1f} ms"
+        f"{kind}: {devices} devices, {memory_mib:.0f} MiB; {found} of site=s8 in {took_ms[1]:.1f}"
+        f" ms CPU, and the first selector with site in {took_ms[0]:.1f} ms"
     )
 
 
