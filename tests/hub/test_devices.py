@@ -14,6 +14,7 @@ from edgefleet.hub import checkin_handler as device_plane_module
 from edgefleet.hub import devices as devices_module
 from edgefleet.hub import label_owners as label_owners_module
 from edgefleet.hub import shared_facts as shared_facts_module
+from edgefleet.hub.agent_versions import AgentVersions
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import NEW_KINDS_PER_DEVICE_DAY
 from edgefleet.hub.store import writer as writer_module
@@ -98,6 +99,22 @@ def test_facts_that_no_device_has_make_room_for_others(monkeypatch: pytest.Monke
     assert sum(kept.profiles.values()) == 3
 
 
+def test_an_agent_version_that_no_device_has_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefleet.hub.agent_versions.AGENT_VERSIONS", 2)
+    versions = AgentVersions()
+    for row, version in enumerate(("1", "1", "2", "3")):  # there is no room for the third
+        versions.set(row, version)
+    assert versions.rows_with("1").tolist() == [True, True, False, False]
+    assert not versions.rows_with("3").any()
+    for number in range(10, 90):
+        versions.set(2, str(number))  # one place, however often it changes
+    versions.set(2, "3")
+    versions.set(3, "3")
+    assert versions.rows_with("3").tolist() == [False, False, True, True]
+    assert versions.rows_with("1").tolist() == [True, True, False, False]
+    assert not versions.rows_with("89").any()
+
+
 def test_a_device_brings_few_new_kinds_of_facts_in_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +191,7 @@ def test_what_could_not_be_written_of_a_device_is_written_by_the_next_flush(
 def test_a_page_that_holds_the_last_device_says_that_there_is_no_other(tmp_path: Path) -> None:
     async def run(hub: Hub, _devices: list[InsideDevice]) -> None:
         first = hub.devices(None, 1)
-        assert ([view.name for view in first.devices], first.next) == (["d000"], "d000")
+        assert ([view.name for view in first.devices], first.count) == (["d000"], 2)
         last = hub.devices(first.next, 1)
         assert ([view.name for view in last.devices], last.next) == (["d001"], None)
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def ask(hub: HubProcess, endpoint: Endpoint, headers: dict[str, str]) -> tuple[i
         body = b"{}"
     link = HttpLink(hub.checkin_url if endpoint.name == "checkin" else hub.url)
     answer = link.request(endpoint.method, path, headers=headers, body=body)
+    while answer.status == 429:  # so many requests without a credential come from one address
+        time.sleep(float(answer.headers["retry-after"]))
+        answer = link.request(endpoint.method, path, headers=headers, body=body)
     link.close()
     return answer.status, answer.body
 

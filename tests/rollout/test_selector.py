@@ -82,8 +82,7 @@ def test_a_selector_is_bounded(text: str):
         parse(text)
 
 
-def test_columns_of_labels_match_as_the_label_sets_do(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("edgefleet.rollout.fleet.label_columns.LABEL_COLUMNS", 2)
+def test_a_fleet_selects_as_the_label_sets_do():
     chance = random.Random(7)
     fleet = Fleet(listening_since=0.0, offline_after_s=90.0)
     texts = (
@@ -92,7 +91,6 @@ def test_columns_of_labels_match_as_the_label_sets_do(monkeypatch: pytest.Monkey
     )  # fmt: skip
     for row in range(60):
         labels = {
-            # A new object each time: values are equal, and not the same.
             key: "".join((chance.choice(("x", "")), str(chance.randrange(3)))) if key != "b" else ""
             for key in chance.sample("abc", chance.randrange(4))
         }

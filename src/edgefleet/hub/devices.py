@@ -16,6 +16,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
+from edgefleet.hub.agent_versions import AgentVersions
 from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import NEW_KINDS_PER_DEVICE_DAY, PROFILES, STANDINGS_PER_WRITE
 from edgefleet.hub.quota import Quota
@@ -27,6 +28,7 @@ from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.version import check_protocol
+from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
 from edgefleet.security.credentials import (
@@ -65,6 +67,7 @@ class Devices:
         self._new_kinds = Quota(
             NEW_KINDS_PER_DEVICE_DAY, clock, period_s=_DAY_S, text="new kinds of facts this day"
         )
+        self._agents = AgentVersions()
         self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
 
@@ -263,6 +266,10 @@ class Devices:
     def facts(self, row: int) -> Facts:
         return self._facts[row]
 
+    def with_agent(self, version: str) -> Mask:
+        """One truth value per row: whether the device's agent has this version."""
+        return self._agents.rows_with(version)
+
     def enrolled_at(self, row: int) -> float:
         return self._enrolled_at[row]
 
@@ -299,12 +306,14 @@ class Devices:
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.add(facts)
+        self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
         if device.enrolled_as is not None:
             self._credential_names[row] = device.enrolled_as.partition("/")[0]
 
     def _set_facts(self, row: int, facts: Facts) -> None:
         self._facts.set(row, facts)
+        self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
         self._fleet.set_facts(
             row,

@@ -23,7 +23,6 @@ REFUSAL_KINDS: Final = 16  # of refused requests in one cohort; further kinds co
 SCORES_PER_DEVICE: Final = 100  # largest weight of a device in the mean confidence
 REPORT_WEIGHT: Final = 100  # requests as which one report counts at most, in shown figures
 FIRST_NAMES: Final = 5  # devices named in a wait
-LABEL_COLUMNS: Final = 32  # label keys whose values are kept as a column, for selectors
 LABEL_KEYS_NAMED: Final = 8  # label keys named in an error message
 MEMORY_NEEDS_NAMED: Final = 3  # different needs of memory in an error message
 SEQ_MAX: Final = (1 << 40) - 1  # of check-ins; the numbering then begins anew, see ``Fleet``

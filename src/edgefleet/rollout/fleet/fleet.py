@@ -8,7 +8,6 @@ device and the phases of its models; see ``release_sets``.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from sys import intern
 from types import MappingProxyType
 from typing import Final
 
@@ -23,7 +22,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
-from edgefleet.rollout.fleet.label_columns import LabelColumns
+from edgefleet.rollout.fleet.label_index import LabelIndex
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
@@ -73,8 +72,8 @@ class Fleet:
         self._kits: list[Kit] = []
         self._kit_ids: dict[Kit, int] = {}
         self._label_sets: list[Mapping[str, str]] = []
-        self._label_columns = LabelColumns(self._label_sets)
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
+        self._label_index = LabelIndex()
         self._label_keys: set[str] = set()
         self._removed_id: int | None = None  # the number of the label set of removed devices
         self.moves: dict[int, int] = {}  # see ``note_move``: row -> number of its last move
@@ -197,6 +196,7 @@ class Fleet:
         if self._removed_id is None:
             self._removed_id = len(self._label_sets)
             self._label_sets.append(_REMOVED)
+            self._label_index.add(_REMOVED)
         self._labels_at[row] = self._removed_id
         self._last_seen_at[row] = 0.0
         self.models.write(row, 0, 0)
@@ -528,7 +528,7 @@ class Fleet:
 
     def all_matching(self, selector: Selector) -> Mask:
         """``matches`` for each label set."""
-        mask = self._label_columns.matching(selector)
+        mask = self._label_index.matching(selector)
         if self._removed_id is not None:
             mask[self._removed_id] = False
         return mask
@@ -558,6 +558,11 @@ class Fleet:
     def selected(self, selector: Selector) -> Mask:
         """One truth value per row: whether the selector matches the device."""
         return self.all_matching(selector)[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+
+    def with_kit(self, has: Callable[[Kit], bool]) -> Mask:
+        """One truth value per row: whether the device's kit ``has`` a property."""
+        by_kit = np.fromiter(map(has, self._kits), np.bool_)
+        return by_kit[self.kit_ids] if len(self) else np.zeros(0, np.bool_)
 
     def running(self, runs: Runs) -> Mask:
         """One truth value per row: whether the device runs the model, or this release of it."""
@@ -611,11 +616,12 @@ class Fleet:
         return number
 
     def _label_id(self, labels: Mapping[str, str]) -> int:
-        key = tuple(sorted((intern(key), intern(value)) for key, value in labels.items()))
+        key = tuple(sorted(labels.items()))
         number = self._label_ids.get(key)
         if number is None:
             number = self._label_ids[key] = len(self._label_sets)
             self._label_sets.append(MappingProxyType(dict(key)))
+            self._label_index.add(labels)
             self._label_keys.update(labels)
         return number
 
