@@ -14,7 +14,7 @@ from edgefleet.agent import limits as device
 from edgefleet.agent.settings import OPTIONS, PREFIX
 from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
-from edgefleet.protocol import openapi
+from edgefleet.hub import openapi
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.metric_bounds import Bound, Unit

@@ -17,9 +17,9 @@ from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 from edgefleet.base.errors import CATALOG
 from edgefleet.client.hub import HubClient
 from edgefleet.hub.api import create_app
+from edgefleet.hub.openapi import document, has_required, operations
+from edgefleet.hub.openapi_examples import EXAMPLES
 from edgefleet.protocol.api import ENDPOINTS
-from edgefleet.protocol.openapi import document, has_required, operations
-from edgefleet.protocol.openapi_examples import EXAMPLES
 from edgefleet.protocol.permissions import NEEDS
 from edgefleet.protocol.queries import QUERIES
 from edgefleet.protocol.rollout import RolloutSpec

@@ -1,5 +1,6 @@
 """Every endpoint of the table is served and requires its credential."""
 
+import http.client
 import os
 import stat
 import time
@@ -52,6 +53,16 @@ def ask(hub: HubProcess, endpoint: Endpoint, headers: dict[str, str]) -> tuple[i
     return answer.status, answer.body
 
 
+def begins_with(hub: HubProcess, path: str, headers: dict[str, str]) -> int:
+    """The status of an answer whose body is not read."""
+    address = Address.parse(hub.url.removeprefix("http://"), field="url")
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.role != "anyone"]
 
 
@@ -82,7 +93,11 @@ def test_every_endpoint_of_the_table_is_served(
 ) -> None:
     tokens = {"operator": hub.token, "device": device.token, "claim": "", "anyone": ""}
     token = tokens[endpoint.role]
-    status, body = ask(hub, endpoint, {"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if endpoint.name == "events":  # its answer does not end
+        assert begins_with(hub, endpoint.path, headers) == 200
+        return
+    status, body = ask(hub, endpoint, headers)
     assert status in {200, 400, 401, 404, 409, 422}, body
     if status == 404 and endpoint.method != "HEAD":  # the object is missing, not the endpoint
         assert "There is no endpoint" not in decode(body, Problem).message

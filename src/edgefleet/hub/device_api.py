@@ -23,7 +23,7 @@ async def _health(hub: Hub, _request: Request) -> Answer:
 
 
 async def _openapi(_hub: Hub, _request: Request) -> Answer:
-    from edgefleet.protocol.openapi import document  # noqa: PLC0415 - most hubs are never asked
+    from edgefleet.hub.openapi import document  # noqa: PLC0415 - most hubs are never asked
 
     return Response(document(), media_type="application/json")
 

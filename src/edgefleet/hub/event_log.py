@@ -8,6 +8,7 @@ and no queue: the newest events are shared in memory, older ones are read from t
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from itertools import dropwhile, islice
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.limits import EVENT_PAGE, EVENTS_IN_MEMORY, EVENTS_KEPT, EVENTS_TOGETHER_S
@@ -62,8 +63,8 @@ class EventLog:
         if position >= self._last:
             return ()
         if self._newest and self._newest[0].id <= position + 1:
-            start = max(0, len(self._newest) - (self._last - position))
-            return [self._newest[n] for n in range(start, min(start + limit, len(self._newest)))]
+            later = dropwhile(lambda event: event.id <= position, self._newest)
+            return tuple(islice(later, limit))
         return tuple(map(event_of, self._store.reader.audit_after(position, limit)))
 
     async def wait(self, position: int, timeout_s: float) -> None:

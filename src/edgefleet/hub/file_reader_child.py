@@ -26,6 +26,7 @@ _RESULT_BYTES: Final = 64 << 10
 _TOO_MUCH: Final = 3  # exit code: Python reached the limit on memory
 _UNDECODABLE: Final = 4  # exit code: refused by protobuf
 _OUTPUT: Final = 1
+_NICE: Final = 10
 
 
 def main() -> int:
@@ -115,10 +116,18 @@ def _work(request: ReadFile, writable: int) -> None:
         os.dup2(writable, _OUTPUT)
         os.closerange(_OUTPUT + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         os.close(0)
+        _give_way()
         _limit(request)
         code = _check(request)
     finally:
         os._exit(code)
+
+
+def _give_way() -> None:
+    """Let the hub run first, and let the system end this process first if memory is short."""
+    os.nice(_NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _limit(request: ReadFile) -> None:

@@ -199,12 +199,13 @@ class WebHooks:
 
     def _keep(self, hook: StoredHook) -> None:
         """Run a new hook, or go on with the changed one at the position that it has now."""
-        before = self._hooks.get(hook.id)
+        before, stored = self._hooks.get(hook.id), hook.position
         if before is not None:
+            stored = before.stored
             hook = replace(hook, position=before.hook.position, missed=before.hook.missed)
             if before.task is not None:
                 before.task.cancel()
-        self._hooks[hook.id] = running = _Running(hook, hook.position)
+        self._hooks[hook.id] = running = _Running(hook, stored)
         if self._is_started:
             self._run(running)
 

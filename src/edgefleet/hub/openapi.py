@@ -10,8 +10,8 @@ import msgspec
 
 from edgefleet import __version__
 from edgefleet.base.errors import CATALOG
+from edgefleet.hub.openapi_examples import EXAMPLES
 from edgefleet.protocol.api import ENDPOINTS, Endpoint
-from edgefleet.protocol.openapi_examples import EXAMPLES
 from edgefleet.protocol.people import least_role
 from edgefleet.protocol.permissions import NEEDS
 from edgefleet.protocol.queries import QUERIES, Query
