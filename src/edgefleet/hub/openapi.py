@@ -150,7 +150,7 @@ def has_required(kind: type[Wire]) -> bool:
 
 
 def _content(kind: type[Wire] | type[bytes], media: str) -> dict[str, Json]:
-    """What a body of this type has, by media type."""
+    """The content of a body of this type, by media type."""
     if issubclass(kind, Wire):
         return {_JSON: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
     return {media: {}}
