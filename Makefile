@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-hub-queries bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-hub-queries bench-llm bench-overload bench-serving bench-sim bench-swaps bench-unique-labels bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras oidc dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
 	@echo "make bench-sim    how the simulator grows, from ten thousand devices to a million"
 	@echo "make bench-swaps  1,000 swaps of a release under load"
+	@echo "make bench-unique-labels what a label that each device has alone costs the hub"
 	@echo "make bench-worker what a worker costs a request, and a load its neighbours"
 	@echo "make mutants      planted bugs in engine and agent, each to be caught"
 	@echo "make sweep        power cuts on a device with three models, 6,000 histories"
@@ -36,6 +37,7 @@ help:
 	@echo "make mlflow       an MLflow server, 0.7 GB, for the tests of models:/ and runs:/"
 	@echo "make trees        XGBoost and LightGBM with their converter, 0.3 GB, for tests"
 	@echo "make keras        Keras and TensorFlow with their converters, 2 GB, for tests"
+	@echo "make oidc         an OpenID Connect provider, 4 MB (npm), for the test of logins in a browser"
 	@echo "make optimize-models real models and data for bench-optimize, trained here; MINUTES=15 for each of three"
 	@echo "make bench-optimize variants of real models: size, latency, accuracy, and what is refused"
 	@echo "make dist         wheel and source distribution, in dist/"
@@ -122,6 +124,12 @@ mlflow trees keras: %: $(STAMP)
 	test -x $(TOOLS)/$*/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(TOOLS)/$*
 	$(BIN)/uv pip sync --quiet --python $(TOOLS)/$*/bin/python --require-hashes requirements/tools/$*.txt
 
+# Its versions and digests are in the lock; npm checks them.
+oidc:
+	mkdir -p $(TOOLS)/oidc
+	cp requirements/tools/oidc/package.json requirements/tools/oidc/package-lock.json $(TOOLS)/oidc/
+	cd $(TOOLS)/oidc && npm ci --silent --ignore-scripts --no-audit --no-fund
+
 kills: models
 	$(BIN)/python bench/kills.py
 
@@ -171,6 +179,9 @@ bench-overload: $(STAMP)
 bench-swaps: $(STAMP)
 	$(BIN)/python bench/swaps.py
 
+bench-unique-labels: $(STAMP)
+	$(BIN)/python bench/unique_labels.py
+
 bench-worker: $(STAMP)
 	$(BIN)/python bench/worker.py
 
@@ -191,6 +202,7 @@ lock: $(STAMP)
 	$(LOCK) -c requirements/dev.txt --extra all pyproject.toml -o requirements/all.txt
 	$(LOCK) requirements/llm/llm.in -o requirements/llm/llm.txt
 	for tool in mlflow trees keras; do $(LOCK) requirements/tools/$$tool.in -o requirements/tools/$$tool.txt || exit 1; done
+	if command -v npm >/dev/null; then cd requirements/tools/oidc && npm install --silent --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund; fi
 	for peer in $(PEER_NAMES); do $(LOCK) requirements/peers/$$peer.in -o requirements/peers/$$peer.txt || exit 1; done
 
 clean:

@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 LEFT_OPEN = 40  # descriptors of caches and of fixtures of a wider scope
 LOG_CHARS = 8_000  # of each log, in the report of a failed test
 MAY_BE_SKIPPED = re.compile(
-    "h2spec (needs Go|could not be built)|PyTorch is missing|TensorFlow is missing|the detector is not here"
+    "h2spec (needs Go|could not be built)|PyTorch is missing|TensorFlow is missing|the detector is not here|the OIDC provider is not here"
 )
 FAST = frozenset(
     {
@@ -59,6 +59,7 @@ NOT_FAST = frozenset(
         "rollout/test_changes.py",  # mypy
         "rollout/test_overdue.py",
         "web/test_browser.py",
+        "web/test_oidc_browser.py",
         "web/test_real_hub.py",
     }
 )

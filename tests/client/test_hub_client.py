@@ -51,12 +51,14 @@ from edgefleet.protocol.people import (
     CreatedToken,
     CreateToken,
     LoginLink,
+    Permission,
     RevokeToken,
     Role,
     Tokens,
     TokenView,
     Users,
     UserView,
+    WhoAmI,
 )
 from edgefleet.protocol.release import Envelope, Signature
 from edgefleet.protocol.restored import AcceptedRestored, AcceptRestored
@@ -92,6 +94,7 @@ class Call:
 
 
 USER = UserView(name="ada@example.org", role=Role.APPROVER, source="local", created_at=1.0)
+WHO = WhoAmI(name="ada", role=Role.VIEWER, permissions=(Permission.VIEW,), way="token 3f9a0c11d2")
 HOOK = HookView(id="3f9a", url="http://ci/", kinds=(), created_at=1.0, position=0)
 API_TOKEN = TokenView(id="3f9a0c11d2", user="ada", role=Role.VIEWER, created_at=1.0)
 
@@ -342,6 +345,7 @@ CALLS = (
         VIEW,
         body=Command(generation=3, note="why"),
     ),
+    Call("whoami", lambda hub: hub.people.whoami(), "/api/v1/whoami", WHO),
     Call("users", lambda hub: hub.people.users(), "/api/v1/users", Users(users=(USER,))),
     Call(
         "user_add",

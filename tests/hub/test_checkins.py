@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from edgefleet.base.entropy import SystemEntropy
 from edgefleet.base.errors import CATALOG, OperatorError
@@ -27,6 +28,7 @@ from edgefleet.protocol.rollout import (
 )
 from edgefleet.protocol.version import OLDEST_SERVED, ONE_MODEL, PROTOCOL
 from edgefleet.protocol.wire import Problem, decode, encode
+from edgefleet.rollout.limits import SEQ_MAX
 from edgefleet.security.credentials import DeviceIdentity, issue_device_token
 from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey
@@ -37,6 +39,7 @@ from support.hub_inside import (
     check_in,
     enrol_inside,
     hub_inside,
+    open_rollout,
     outcome,
     publish_inside,
     reply_of,
@@ -115,7 +118,8 @@ def test_a_replayed_check_in_is_refused_and_told_where_to_go_on(tmp_path: Path) 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         device = devices[0]
         device.seq = 6
-        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"), running=None)
+        rollout = await open_rollout(hub, tmp_path / "r")
+        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, rollout), running=None)
         await report(hub, device, said)
         before = everything(hub)
         for number in (7, 6, 1):
@@ -192,7 +196,8 @@ def test_an_outcome_sent_three_times_is_counted_once_and_acknowledged_thrice(
     tmp_path: Path,
 ) -> None:
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
-        said = outcome("o1", OutcomeKind.CONFIRMED, "r")
+        rollout = await open_rollout(hub, tmp_path / "r")
+        said = outcome("o1", OutcomeKind.CONFIRMED, rollout)
         for _ in range(3):
             answer = await report(hub, devices[0], devices[0].said(said))
             assert answer.acked == ("o1",)
@@ -220,7 +225,8 @@ async def acknowledged_too_early(
     hub: Hub, device: InsideDevice, data_dir: Path, disk: SlowDisk
 ) -> bool:
     """Whether the hub acknowledges an outcome that a power cut could still lose."""
-    said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
+    rollout = await open_rollout(hub, data_dir.parent / "r")
+    said = device.said(outcome("o1", OutcomeKind.CONFIRMED, rollout))
     async with disk.blocked():
         answered = asyncio.ensure_future(reply_of(hub.device_plane(request_of(device, said))))
         await settle()
@@ -269,11 +275,11 @@ def test_reports_of_many_devices_share_a_commit(tmp_path: Path) -> None:
     disk = SlowDisk()
 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
+        rollout = await open_rollout(hub, tmp_path / "r")
+        said = outcome("o1", OutcomeKind.CONFIRMED, rollout)
         async with disk.blocked():
             replies = [
-                asyncio.ensure_future(
-                    check_in(hub, device, device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
-                )
+                asyncio.ensure_future(check_in(hub, device, device.said(said)))
                 for device in devices
             ]
             await settle()
@@ -293,7 +299,8 @@ def test_a_full_queue_answers_503_and_uses_up_no_number(
 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         device = devices[0]
-        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
+        rollout = await open_rollout(hub, tmp_path / "r")
+        said = device.said(outcome("o1", OutcomeKind.CONFIRMED, rollout))
         async with disk.blocked():
             monkeypatch.setattr(writer_module, "WRITES_WAITING", 0)
             reply = await check_in(hub, device, said)
@@ -314,7 +321,8 @@ def test_a_device_that_reports_without_end_is_told_to_wait(
 
     async def run(hub: Hub, devices: list[InsideDevice]) -> None:
         mad, calm = devices
-        said = [outcome(f"o{number}", OutcomeKind.DEFERRED, "r") for number in range(3)]
+        rollout = await open_rollout(hub, tmp_path / "r")
+        said = [outcome(f"o{number}", OutcomeKind.DEFERRED, rollout) for number in range(3)]
         for one in (said[0], said[0], said[1]):  # a repeated outcome does not count
             await report(hub, mad, mad.said(one))
         last = mad.said(said[2])
@@ -427,6 +435,43 @@ def test_a_report_on_a_rollout_that_a_device_has_no_part_in_counts_nowhere(
         assert stored_outcomes(tmp_path / "data") == []
 
     inside(tmp_path, body, devices=10)
+
+
+def test_a_report_on_a_rollout_that_never_was_is_not_kept(tmp_path: Path) -> None:
+    async def body(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        for number, kind in enumerate(OutcomeKind):
+            answer = await report(hub, device, device.said(outcome(f"o{number}", kind, "ro-none")))
+            # It is acknowledged, so that the device forgets it; a start is not admitted.
+            acked = () if kind is OutcomeKind.TRIAL_STARTED else (f"o{number}",)
+            assert answer.acked == acked, kind
+        assert stored_outcomes(tmp_path / "data") == []
+
+    inside(tmp_path, body)
+
+
+@pytest.mark.parametrize("huge", [1 << 53, SEQ_MAX + 1, SEQ_MAX])
+def test_a_huge_sequence_number_locks_no_device_out(tmp_path: Path, huge: int) -> None:
+    async def body(hub: Hub, devices: list[InsideDevice]) -> None:
+        device = devices[0]
+        device.seq = 41
+        await report(hub, device, device.said())
+        device.seq = huge - 1  # as by a bug, or by a thief of the credential
+        await check_in(hub, device, device.said())
+        device.seq = 42  # the device itself goes on, and does as an agent does
+        for _ in range(3):
+            reply = await check_in(hub, device, device.said())
+            if reply.status == 200:
+                break
+            told = decode(reply.body, Problem).next_seq
+            assert told is not None
+            device.seq = told - 1
+        assert reply.status == 200
+        assert device.seq < 1 << 40
+        again = await check_in(hub, device, replace(device.said(), seq=device.seq - 1))
+        assert again.status == 409  # replays are refused as before
+
+    inside(tmp_path, body)
 
 
 def test_an_agent_of_protocol_1_is_shown_and_gets_no_release(tmp_path: Path) -> None:

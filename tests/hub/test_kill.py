@@ -252,12 +252,13 @@ SqliteStore.save_outcomes = hasty
 
 def test_the_sweep_catches_a_hub_that_acknowledges_before_the_commit(tmp_path: Path) -> None:
     with world_of(tmp_path, fault=HASTY) as world:
-        device = world.devices[0]
-        device.report(OutcomeKind.CONFIRMED, "2", "r")
+        rollout = world.roll_out("2", (100,))
+        device = next(one for one in world.devices if one.check_in().offer is not None)
+        device.report(OutcomeKind.DEFERRED, "2", rollout)
         device.check_in()
         world.restart()
         lost = world.reported() - world.counted()
-        assert lost[device.name, device.reported[-1].id, "confirmed"] == 1
+        assert lost[device.name, device.reported[-1].id, "deferred"] == 1
 
 
 def test_a_killed_hub_counts_in_its_metrics_what_it_counted_before(world: World) -> None:

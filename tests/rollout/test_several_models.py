@@ -458,7 +458,7 @@ def test_batches_answer_as_the_devices_are_answered_one_by_one(seed: int) -> Non
         shake(hub, devices, chance)
         if number % 5 == 0:
             old = chance.randrange(20)
-            said = CheckIn(protocol=ONE_MODEL, seq=1 << 40 | number, model="digits", release="1")
+            said = CheckIn(protocol=ONE_MODEL, seq=1 << 39 | number, model="digits", release="1")
             hub.check_in(old, said)
             devices[old].restored(said.seq)
         engine = hub.engine

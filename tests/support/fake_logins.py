@@ -12,6 +12,7 @@ class FakeLogins:
 
     cookie = "edgefleet_fake"
     session_s = 3600.0
+    provider = None
 
     def __init__(self) -> None:
         self.users = {("operator", TOKEN): OPERATOR_TOKEN}

@@ -22,12 +22,13 @@ from edgefleet.protocol.device import (
     Phase,
 )
 from edgefleet.protocol.operator import ClaimRequest, PublishRequest, TrustKey
+from edgefleet.protocol.rollout import Command, RolloutSpec, Verb, WaveSpec
 from edgefleet.protocol.version import ONE_MODEL
 from edgefleet.protocol.wire import decode, encode
 from edgefleet.security.principals import OPERATOR_TOKEN
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.raw_device import CHECKIN, facts
-from support.tiny_releases import TinyRelease
+from support.tiny_releases import TinyRelease, tiny_release
 
 START = 1_750_000_000.0
 
@@ -142,6 +143,16 @@ async def publish_inside(hub: Hub, key: PublisherKey, release: TinyRelease) -> N
     for digest, data in _contents(release):
         await hub.blobs.put(digest, whole(data))
     await hub.publish(PublishRequest(envelope=sign_manifest(release.manifest, key)), OPERATOR_TOKEN)
+
+
+async def open_rollout(hub: Hub, folder: Path) -> str:
+    """The id of a rollout of release 2 whose one wave has every device."""
+    release = tiny_release(folder, "2")
+    await publish_inside(hub, PublisherKey.generate(), release)
+    spec = RolloutSpec(model="digits", release="2", waves=(WaveSpec(percent=100),))
+    rollout = (await hub.plan(spec, OPERATOR_TOKEN)).id
+    await hub.command(rollout, Verb.START, Command(), OPERATOR_TOKEN)
+    return rollout
 
 
 def _contents(release: TinyRelease) -> list[tuple[str, bytes]]:

@@ -139,6 +139,20 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "too_many_logins": ErrorKind(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
         ),
+        "oidc_unavailable": ErrorKind(
+            _N,
+            503,
+            _LATER,
+            "Check that the hub reaches the provider of --oidc-issuer. Until then, `edgefleet hub "
+            "login` logs in.",
+        ),
+        "oidc_refused": ErrorKind(_O, 401, _FIX, "Sign in again, from the page of the hub."),
+        "oidc_no_role": ErrorKind(
+            _O,
+            403,
+            _FIX,
+            "Ask an admin to give the role to a group of yours: --oidc-role GROUP=ROLE.",
+        ),
         "too_many_requests": ErrorKind(_O, 429, _LATER, "Wait for the seconds in Retry-After."),
         "hook_address_refused": ErrorKind(
             _O, 422, _FIX, "Give a public address, or start the hub with --allow-local-hooks."

@@ -80,8 +80,10 @@ class HttpLink:
     see ``base.proxy``. Not thread-safe: use one link per thread.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """``answer_bytes``: the limit of an answer that is returned whole."""
         self.url = without_secret(url)
+        self._answer_bytes = answer_bytes
         self._deadline = Deadline()
         self._connection, self._base, self._proxy_headers = _connection(url, self._deadline)
         self._answer: http.client.HTTPResponse | None = None  # the last one
@@ -103,9 +105,11 @@ class HttpLink:
             while chunk := answer.read1(CHUNK_BYTES):
                 data += chunk
                 self._deadline.moved(len(chunk))
-                if len(data) > MAX_ANSWER_BYTES:
+                if len(data) > self._answer_bytes:
                     self.close()
-                    raise NetworkError("answer_malformed", "The answer is larger than 16 MiB.")
+                    raise NetworkError(
+                        "answer_malformed", f"The answer has more than {self._answer_bytes} bytes."
+                    )
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise _network_error(error, self.url) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from edgefleet.cli.command import data_dir_option, verb
 from edgefleet.cli.connect import data_dir
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
+from edgefleet.cli.oidc_options import oidc_options, oidc_settings
 from edgefleet.cli.values import DURATION
 from edgefleet.protocol.wire import Wire
 
@@ -91,6 +92,7 @@ class Serving(Wire, frozen=True, kw_only=True):
     metavar="MODULE:NAME",
     help="Custom gate, package.module:name or path/to/file.py:name (docs/own-gate.md).",
 )
+@oidc_options
 @pass_invocation
 def serve(
     invocation: Invocation,
@@ -105,6 +107,7 @@ def serve(
     operator_rate: float,
     allow_local_hooks: bool,
     gate: str | None,
+    **oidc: Any,
 ) -> None:
     """Run the hub and its page until Ctrl-C.
 
@@ -135,6 +138,7 @@ def serve(
         operator_requests_per_s=operator_rate,
         allow_local_hooks=allow_local_hooks,
         gate=judge if gate is None else load_gate(gate),
+        oidc=oidc_settings(**oidc),
     )
     uvloop.run(
         serve_hub(

@@ -193,6 +193,7 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
         ),
         "user": _user(),
         "token": _token(),
+        "whoami": Leaf("edgefleet.cli.whoami:whoami", "Show who the hub takes you for."),
         "key": _noun(
             "The key that signs releases.",
             "key",

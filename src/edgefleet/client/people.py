@@ -15,6 +15,7 @@ from edgefleet.protocol.people import (
     TokenView,
     Users,
     UserView,
+    WhoAmI,
 )
 from edgefleet.protocol.wire import Wire
 
@@ -39,6 +40,10 @@ class PeopleCalls:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
+
+    def whoami(self) -> WhoAmI:
+        """The principal of the token."""
+        return self._ask("whoami", WhoAmI)
 
     def users(self) -> Users:
         return self._ask("users", Users)

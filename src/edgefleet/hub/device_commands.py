@@ -99,7 +99,7 @@ class DeviceCommands:
             nonlocal removed
             if self._engine.fleet.is_removed(row):
                 return
-            self._devices.keep_credential_name(row)
+            self._devices.prepare_removal(row)
             self._truth.forget(row)
             left = self._engine.remove_device(row, at)
             removed = RemovedDevice(

@@ -6,6 +6,7 @@ needs, and keeps both consistent with the store.
 
 from array import array
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,8 +18,10 @@ from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
 from edgefleet.hub.agent_versions import AgentVersions
 from edgefleet.hub.label_owners import LabelOwners, check_labels
-from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
+from edgefleet.hub.limits import NEW_KINDS_PER_DEVICE_DAY, PROFILES, STANDINGS_PER_WRITE
+from edgefleet.hub.quota import Quota
 from edgefleet.hub.registry import Registry
+from edgefleet.hub.shared_facts import SharedFacts
 from edgefleet.hub.store.records import StoredDevice, StoredStanding
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
@@ -36,6 +39,8 @@ from edgefleet.security.credentials import (
     token_digest,
 )
 from edgefleet.security.principals import Principal
+
+_DAY_S: Final = 86_400.0
 
 
 class Devices:
@@ -58,10 +63,11 @@ class Devices:
         self._clock = clock
         self._entropy = entropy
         self._enrolled_at = array("d")
-        self._facts: list[Facts] = []
-        self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
+        self._facts = SharedFacts()
+        self._new_kinds = Quota(
+            NEW_KINDS_PER_DEVICE_DAY, clock, period_s=_DAY_S, text="new kinds of facts this day"
+        )
         self._agents = AgentVersions()
-        self._profiles: set[str] = set()
         self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
 
@@ -75,6 +81,7 @@ class Devices:
             self._add(device)
             if device.removed_at is not None:
                 removed[device.row] = device.removed_at
+                self._forget(device.row)
         for at in self._store.reader.load_standings():
             if at.row not in removed:
                 self._fleet.restore(at.row, Report(at.last_seen, at.seq, at.protocol, at.models))
@@ -182,9 +189,15 @@ class Devices:
         self._credential_names.setdefault(row, self._fleet.name(row))
         self._fleet.rename(row, name)
 
-    def keep_credential_name(self, row: int) -> None:
-        """Recognise the credential of a device that is removed next."""
+    def prepare_removal(self, row: int) -> None:
+        """Recognise the credential of a device that is removed next, and free what it used."""
         self._credential_names.setdefault(row, self._fleet.name(row))
+        self._forget(row)
+
+    def _forget(self, row: int) -> None:
+        """Free the places that a removed device had in the tables of the fleet."""
+        self._facts.forget(row)
+        self.label_owners.forget(row)
 
     # Reports.
 
@@ -206,8 +219,10 @@ class Devices:
         return replace(check_in, models=models)
 
     async def update_facts(self, row: int, facts: Facts) -> None:
-        """Store changed facts. Raises OperatorError ``name_invalid`` or ``bad_request``.
+        """Store changed facts.
 
+        Raises OperatorError ``name_invalid`` or ``bad_request``, DeviceError ``overloaded`` after
+        more kits and label sets that no device had before than a device may bring in a day.
         Labels that are not valid, or for which there is no room, are not taken.
         """
         owners, labels = self.label_owners, dict(facts.labels or ())
@@ -217,16 +232,24 @@ class Devices:
         if facts == self._facts[row] and not labels:
             return
         self._check_profile(facts.profile)
+        self._new_kinds.check(row)
 
         def committed(_none: None) -> None:
+            if self._fleet.is_removed(row):
+                return
+            before = self._fleet.kit_count + self._fleet.label_set_count
             self._set_facts(row, facts)
             if labels:
                 self._fleet.set_labels(row, owners.set(row, owners.by_operator(row), labels))
+            if self._fleet.kit_count + self._fleet.label_set_count > before:
+                self._new_kinds.count(row, 1)
 
         await self._store.save_facts(row, facts, labels or None, committed)
 
     def set_labels(self, row: int, labels: Mapping[str, str]) -> None:
         """Replace the labels of the operator, which are durable."""
+        if self._fleet.is_removed(row):
+            return
         owners = self.label_owners
         self._fleet.set_labels(row, owners.set(row, labels, owners.by_device(row)))
 
@@ -252,7 +275,7 @@ class Devices:
 
     def _check_profile(self, profile: str) -> None:
         check_name(profile, field="facts.profile")
-        if len(self._profiles) >= PROFILES and profile not in self._profiles:
+        if len(self._facts.profiles) >= PROFILES and profile not in self._facts.profiles:
             raise OperatorError(
                 "bad_request",
                 f"Profile {profile} would be one above the limit of {PROFILES} profiles.",
@@ -282,23 +305,16 @@ class Devices:
             msg = f"device {device.name}: row {device.row} in the store, {row} in the fleet"
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
-        self._facts.append(self._shared(device.facts))
+        self._facts.add(facts)
         self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
-        self._profiles.add(device.facts.profile)
         if device.enrolled_as is not None:
             self._credential_names[row] = device.enrolled_as.partition("/")[0]
 
-    def _shared(self, facts: Facts) -> Facts:
-        if len(self._shared_facts) < SHARED_FACTS:
-            return self._shared_facts.setdefault(facts, facts)
-        return self._shared_facts.get(facts, facts)
-
     def _set_facts(self, row: int, facts: Facts) -> None:
-        self._facts[row] = self._shared(facts)
+        self._facts.set(row, facts)
         self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
-        self._profiles.add(facts.profile)
         self._fleet.set_facts(
             row,
             facts.profile,

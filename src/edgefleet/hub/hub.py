@@ -137,7 +137,14 @@ class Hub:
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
         self.people = People(store, clock, entropy, operator_token=operator_token)
         self.rates = RequestRates(clock, settings.operator_requests_per_s)
-        self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
+        self.logins = Logins(
+            store,
+            self.people,
+            clock,
+            entropy,
+            operator_token=operator_token,
+            oidc=settings.oidc,
+        )
         self._engine = engine = _engine(settings, clock.now())
         self.downloads = Downloads()
         self._reader = FileReader(self.blobs)
@@ -291,6 +298,7 @@ class Hub:
         await self.copied.flush()
         await self._devices.flush()
         await self.people.flush()
+        await self.logins.flush()
         await self.hooks.flush()
         self.folder.keep_release_counts(self._history.stored())
         self._field.keep(self.clock.now())

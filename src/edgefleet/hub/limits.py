@@ -54,6 +54,9 @@ LOGIN_PAUSE_S: Final = 300.0  # within which logins are counted
 LOGINS_OF_USER: Final = 10  # failed ones within the pause
 LOGINS_OF_ADDRESS: Final = 30  # likewise; many people may share an address
 LOGINS_COUNTED: Final = 10_000  # users and addresses
+FAILED_LOGINS_S: Final = 60.0  # between two lines of the audit log about failed logins
+FAILED_ADDRESSES: Final = 1_000  # counted apart for one line
+FAILED_SHOWN: Final = 3  # users, and addresses, in one line
 
 # Events and their streams.
 EVENTS_KEPT: Final = 100_000  # the newest entries of the audit log
@@ -114,8 +117,9 @@ TRUTH_WAITING: Final = 50_000  # of all devices
 TRUTH_KEPT_S: Final = 7 * 86_400.0  # for a device that does not check in
 
 # Lists.
-PROFILES: Final = 1_000
+PROFILES: Final = 1_000  # in use
 LABEL_SETS: Final = 100_000  # distinct sets of labels; then devices may report no new ones
+NEW_KINDS_PER_DEVICE_DAY: Final = 16  # kits and label sets that no device had before
 AGENT_VERSIONS: Final = 10_000  # told apart in lists of devices
 SHARED_FACTS: Final = 10_000  # distinct facts kept once in memory for all devices
 VARIANTS_PER_RELEASE: Final = 32

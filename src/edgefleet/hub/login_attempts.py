@@ -30,7 +30,7 @@ class LoginAttempts:
         self._by_key: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def begin(self, user: str, address: str) -> None:
-        """Count an attempt. Raises ``TooManyLogins``."""
+        """Count an attempt. Without ``user`` for the address alone. Raises ``TooManyLogins``."""
         now = self._clock.monotonic()
         for key, most in self._keys(user, address):
             failed = self._by_key.setdefault(key, deque())
@@ -52,4 +52,5 @@ class LoginAttempts:
 
     @staticmethod
     def _keys(user: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:
-        return (("user", user), LOGINS_OF_USER), (("address", address), LOGINS_OF_ADDRESS)
+        of_address = ("address", address), LOGINS_OF_ADDRESS
+        return ((("user", user), LOGINS_OF_USER), of_address) if user else (of_address,)

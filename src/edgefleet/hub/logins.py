@@ -1,18 +1,20 @@
-"""Logins to the page: by password, by a token, by a one-use link. A login opens a session.
+"""Logins to the page: by password, token, one-use link or provider. A login opens a session.
 
 A session is a random secret in a cookie. The hub stores its digest, and checks at each request that
 the user, and the token of the login, are still valid.
 """
 
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
-from edgefleet.base.errors import DeviceError, OperatorError, Overloaded
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, Overloaded
 from edgefleet.hub.actors import line_by
+from edgefleet.hub.failed_logins import FailedLogins
 from edgefleet.hub.limits import (
     HASHES_WAITING,
     LOGIN_LINK_S,
@@ -25,15 +27,22 @@ from edgefleet.hub.people import People
 from edgefleet.hub.store import people as writes
 from edgefleet.hub.store.people import StoredSession
 from edgefleet.hub.store.sqlite import SqliteStore
-from edgefleet.protocol.people import OPERATOR, LoginLink
+from edgefleet.protocol.people import OPERATOR, LoginLink, Role
 from edgefleet.security.api_tokens import PREFIX, new_secret
 from edgefleet.security.credentials import same_token, token_digest
 from edgefleet.security.principals import OPERATOR_TOKEN, Principal
+
+if TYPE_CHECKING:
+    from edgefleet.hub.oidc.claims import Identity
+    from edgefleet.hub.oidc.logins import OidcLogins
+    from edgefleet.hub.oidc.settings import OidcSettings
 
 _WRONG: Final = "The name, or the password or token, is wrong."
 
 
 class Logins:
+    """``provider`` is None without settings for one."""
+
     def __init__(
         self,
         store: SqliteStore,
@@ -42,6 +51,7 @@ class Logins:
         entropy: Entropy,
         *,
         operator_token: str,
+        oidc: "OidcSettings | None" = None,
     ) -> None:
         self._store = store
         self._people = people
@@ -50,12 +60,14 @@ class Logins:
         self._operator_token = operator_token
         self._operator_proof = token_digest(operator_token)
         self._attempts = LoginAttempts(clock)
+        self._failed = FailedLogins(store, clock, people.is_user)
         self._sessions: OrderedDict[str, StoredSession] = OrderedDict()
         self._links: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
         self._checking = 0  # passwords
         # Browsers share cookies between the ports of a host, so each hub has its own cookie name.
         self.cookie = f"edgefleet_{token_digest(f'cookie:{operator_token}')[:8]}"
         self.session_s = SESSION_S
+        self.provider = None if oidc is None else self._with_provider(oidc)
         people.ended = self._end_all
 
     def load(self) -> None:
@@ -84,12 +96,11 @@ class Logins:
 
         Raises OperatorError ``unauthenticated`` or ``too_many_logins``, DeviceError ``overloaded``.
         """
-        self._attempts.begin(name, address)
-        try:
-            by = await self._identify(name, secret, address)
-        except OperatorError as error:
-            raise OperatorError("unauthenticated", _WRONG, hint=error.hint) from error
-        self._attempts.succeeded(name, address)
+        with self._attempt("password", name, address):
+            try:
+                by = await self._identify(name, secret, address)
+            except OperatorError as error:
+                raise OperatorError("unauthenticated", _WRONG, hint=error.hint) from error
         return await self.open(by)
 
     async def enter_by_link(self, code: str, address: str) -> str:
@@ -99,6 +110,7 @@ class Logins:
         """
         by, expires_at = self._links.pop(token_digest(code), (OPERATOR_TOKEN, 0.0))
         if expires_at <= self._clock.now() or not self._still_valid(by):
+            self._failed.note("link", "", address)
             raise OperatorError(
                 "unauthenticated",
                 "The link has been used, or has expired.",
@@ -140,6 +152,65 @@ class Logins:
         digest = token_digest(session)
         if self._sessions.pop(digest, None) is not None:
             await self._store.writer.submit(writes.end_session(digest))
+
+    async def flush(self) -> None:
+        """Store what is not stored yet about failed logins. Raises DeviceError."""
+        await self._failed.flush()
+
+    @contextmanager
+    def _attempt(self, way: str, name: str, address: str) -> Generator[None]:
+        """Count a login if it fails. Raises ``TooManyLogins`` after too many.
+
+        A login that the hub or the provider could not check is not counted.
+        """
+        try:
+            self._attempts.begin(name, address)
+        except OperatorError:
+            self._failed.note(way, name, address)
+            raise
+        try:
+            yield
+        except OperatorError:
+            self._failed.note(way, name, address)
+            raise
+        except EdgefleetError:
+            self._attempts.succeeded(name, address)
+            raise
+        self._attempts.succeeded(name, address)
+
+    # The provider.
+
+    def _with_provider(self, settings: "OidcSettings") -> "OidcLogins":
+        from edgefleet.hub.oidc.logins import OidcLogins  # noqa: PLC0415 - not every hub has one
+
+        return OidcLogins(
+            settings,
+            self._clock,
+            self._entropy,
+            cookie=self.cookie,
+            enter=self._enter_from_provider,
+            without_role=self._end_provider_sessions,
+            attempt=lambda address: self._attempt("provider", "", address),
+        )
+
+    async def _enter_from_provider(self, identity: "Identity", role: Role, address: str) -> str:
+        """Open a session. Raises OperatorError ``unauthenticated`` for a disabled user."""
+        return await self.open(
+            await self._people.enter_from_provider(
+                (identity.issuer, identity.subject),
+                identity.name,
+                role,
+                "session (provider)",
+                address,
+            )
+        )
+
+    async def _end_provider_sessions(self, identity: "Identity") -> None:
+        """End the sessions of a person who has no role any more."""
+        key = identity.issuer, identity.subject
+        name = self._people.name_of(key)
+        if name and any(session.user == name for session in self._sessions.values()):
+            await self._people.end_sessions(name)
 
     async def _identify(self, name: str, secret: str, address: str) -> Principal:
         """Raises OperatorError ``unauthenticated``, DeviceError ``overloaded``."""

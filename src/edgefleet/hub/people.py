@@ -14,6 +14,7 @@ from edgefleet.base.errors import OperatorError
 from edgefleet.base.texts import utc_text
 from edgefleet.hub.actors import line_by
 from edgefleet.hub.limits import HASHES_AT_ONCE, LAST_USED_S, TOKEN_KEPT_S, TOKENS, USERS
+from edgefleet.hub.provider_names import free_name
 from edgefleet.hub.store import people as writes
 from edgefleet.hub.store.people import StoredToken, StoredUser
 from edgefleet.hub.store.sqlite import SqliteStore
@@ -48,6 +49,7 @@ Change = Callable[[StoredUser], tuple[StoredUser, list[AuditLine]]]
 """The user after a change, and the audit lines. Without lines nothing changed."""
 
 LOCAL: Final = "local"
+OIDC: Final = "oidc"
 
 
 class People:
@@ -61,6 +63,7 @@ class People:
         self._entropy = entropy
         self._operator_token = operator_token
         self._users: dict[str, StoredUser] = {}
+        self._identities: dict[tuple[str, str], str] = {}  # names of users, by issuer and subject
         self._tokens: dict[str, StoredToken] = {}
         self._used: dict[str, float] = {}  # since the last flush
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)  # each takes 32 MiB
@@ -69,7 +72,8 @@ class People:
 
     def load(self) -> None:
         """Restore users and tokens from the store."""
-        self._users = {user.name: user for user in self._store.reader.people.users()}
+        for user in self._store.reader.people.users():
+            self._keep_user(user)
         since = self._clock.now() - TOKEN_KEPT_S
         self._tokens = {token.id: token for token in self._store.reader.people.tokens(since)}
 
@@ -149,6 +153,13 @@ class People:
         """Change role or state. Raises OperatorError ``not_found`` or ``bad_request``."""
         if name == by.name:
             raise OperatorError("bad_request", "An admin cannot change the own role or state.")
+        if request.role is not None and self._user(name).source != LOCAL:
+            raise OperatorError(
+                "bad_request",
+                f"The role of {name} comes from the groups at the provider.",
+                field="role",
+                hint="Change the groups there, or the mapping: --oidc-role GROUP=ROLE.",
+            )
 
         def change(user: StoredUser) -> tuple[StoredUser, list[AuditLine]]:
             role = user.role if request.role is None else request.role
@@ -181,6 +192,52 @@ class People:
         return await self._change(
             name, lambda user: (replace(user, password=password), lines), end_sessions=True
         )
+
+    async def enter_from_provider(
+        self, identity: tuple[str, str], shown: str, role: Role, way: str, address: str
+    ) -> Principal:
+        """The user who is this (issuer, subject): added at the first login, then kept for ever.
+
+        ``shown`` is the name at the provider, on which no right depends. Raises OperatorError
+        ``unauthenticated`` for a disabled user.
+        """
+
+        async def entering() -> Principal:
+            async with self._turn:
+                name = self._identities.get(identity)
+                found = None if name is None else self._users[name]
+                if found is None:
+                    if len(self._users) >= USERS:
+                        raise OperatorError("unauthenticated", f"The hub has {USERS} users.")
+                    name = free_name(shown, identity, self._users)
+                    now = self._clock.now()
+                    user = StoredUser(name, role, OIDC, "", False, now, *identity)
+                    action, detail = "add_user", f"{role}, {identity[1]} of {identity[0]}"
+                    job = writes.add_user(user)
+                else:
+                    user = replace(found, role=role)
+                    action, detail = "change_role", f"from {found.role} to {role}, by the provider"
+                    job = writes.save_user(user, end_sessions=False)
+                by = Principal(user.name, role, way, address)
+                if found is None or (found.role is not role and not found.disabled):
+                    line = line_by(by, action, f"user/{user.name}", detail)
+                    await self._store.change(job, [line], self._clock.now(), self._keep_user)
+                return self.principal(user.name, role, way, address)
+
+        return await asyncio.shield(entering())
+
+    def name_of(self, identity: tuple[str, str]) -> str:
+        """The name of the user who is this (issuer, subject). Empty if there is none."""
+        return self._identities.get(identity, "")
+
+    async def end_sessions(self, name: str) -> None:
+        """End the sessions of a user to whom the provider gives no role any more."""
+        detail = "the provider gives no role"
+        line = AuditLine(actor="hub", action="end_sessions", about=f"user/{name}", detail=detail)
+        await self._change(name, lambda user: (user, [line]), end_sessions=True)
+
+    def is_user(self, name: str) -> bool:
+        return name in self._users
 
     async def _change(self, name: str, change: Change, *, end_sessions: bool) -> UserView:
         """Replace a user. If the caller is cancelled, the change still completes."""
@@ -280,6 +337,8 @@ class People:
 
     def _keep_user(self, user: StoredUser) -> None:
         self._users[user.name] = user
+        if user.subject:
+            self._identities[user.issuer, user.subject] = user.name
 
     def _keep_token(self, token: StoredToken) -> None:
         self._tokens[token.id] = token

@@ -13,9 +13,21 @@ from edgefleet.protocol.people import (
     ChangePassword,
     ChangeUser,
     CreateToken,
+    Permission,
     RevokeToken,
+    WhoAmI,
 )
 from edgefleet.security.principals import Principal
+
+
+async def _whoami(_hub: Hub, _request: Request, by: Principal) -> Answer:
+    return WhoAmI(
+        name=by.name,
+        role=by.role,
+        permissions=tuple(one for one in Permission if by.may(one)),
+        way=by.way,
+        address=by.address,
+    )
 
 
 async def _users(hub: Hub, _request: Request, _by: Principal) -> Answer:
@@ -54,6 +66,7 @@ async def _login_link(hub: Hub, _request: Request, by: Principal) -> Answer:
 
 
 PEOPLE: Final[Mapping[str, Callable[[Hub, Request, Principal], Awaitable[Answer]]]] = {
+    "whoami": _whoami,
     "users": _users,
     "user_add": _user_add,
     "user_change": _user_change,

@@ -7,6 +7,7 @@ from typing import Final
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.limits import ARTIFACT_BYTES, OPERATOR_REQUESTS_PER_S
+from edgefleet.hub.oidc.settings import OidcSettings
 from edgefleet.rollout.evidence.gate import Gate, judge
 
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
@@ -45,7 +46,8 @@ class Address:
 class HubSettings:
     """``checkin_url`` is the URL that devices get if a proxy is in front of ``checkin_listen``.
 
-    ``gate`` judges the waves of every rollout. It may be the operator's own function.
+    ``gate`` judges the waves of every rollout. It may be the operator's own function. ``oidc`` is
+    the provider with which people log in to the page.
     """
 
     data_dir: Path
@@ -59,6 +61,7 @@ class HubSettings:
     operator_requests_per_s: float = OPERATOR_REQUESTS_PER_S  # of each user
     allow_local_hooks: bool = False  # to loopback and link-local addresses
     gate: Gate = judge
+    oidc: OidcSettings | None = None
 
     def __post_init__(self) -> None:
         Address.parse(self.listen, field="listen")

@@ -153,6 +153,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("command", "POST", "/api/v1/rollouts/{rollout}/{verb}", "operator",
              rollout.Command, rollout.RolloutView,
              "Send a verb: start, pause, resume, advance, halt or revert."),
+    Endpoint("whoami", "GET", "/api/v1/whoami", "operator", None, people.WhoAmI,
+             "The principal of this request: name, role, permissions, credential."),
     Endpoint("users", "GET", "/api/v1/users", "operator", None, people.Users,
              "The users of the hub."),
     Endpoint("user_add", "POST", "/api/v1/users", "operator", people.AddUser, people.UserView,

@@ -73,6 +73,16 @@ Password = Annotated[str, Meta(max_length=256)]
 _Note = Annotated[str, Meta(max_length=200)]
 
 
+class WhoAmI(Wire, frozen=True, kw_only=True):
+    """The principal of a request. ``way``: the credential, such as token 3f9a0c11d2."""
+
+    name: str
+    role: Role
+    permissions: tuple[Permission, ...]
+    way: str
+    address: str = ""  # of the client, as the hub sees it
+
+
 class AddUser(Wire, frozen=True, kw_only=True):
     """A user without a password has API tokens only. ``name``: lower case, such as ada."""
 

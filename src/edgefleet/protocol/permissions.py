@@ -66,6 +66,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "hook_letters": _ADMINISTER,
         "hook_replay": _ADMINISTER,
         "token_create": _ADMINISTER,
+        "whoami": _ACCOUNT,
         "user_password": _ACCOUNT,  # of others: administer, see ``hub.people``
         "tokens": _ACCOUNT,  # likewise
         "token_revoke": _ACCOUNT,  # likewise
@@ -91,6 +92,8 @@ PAGE: Final[Mapping[str, str]] = MappingProxyType(
         "/fleet/{verb}": "freeze",
         "/devices/{device}/unquarantine": "unquarantine",
         "/login": ANYONE,
+        "/login/oidc": ANYONE,
+        "/login/oidc/callback": ANYONE,
         "/logout": ANYONE,
         "/static/{name}": ANYONE,
         "/favicon.ico": ANYONE,

@@ -64,10 +64,6 @@ class Position(NamedTuple):
     has_place: bool  # a place is reserved; the start is not recorded yet
 
 
-NOWHERE: Final = Position(DeviceStanding.NONE, is_eligible=False, wave=None, has_place=False)
-"""The position in an unknown rollout."""
-
-
 def fleet_size(state: RolloutState) -> int:
     """The eligible devices when the first wave opened. 0 before."""
     return state.waves[0].population or 0

@@ -46,7 +46,7 @@ class Batch:
         """For each row: True if the report is to be stored. See ``Intake.position``."""
         active = self._rollouts.get(outcome.rollout)
         if active is None:
-            return np.ones(len(rows), np.bool_)
+            return np.zeros(len(rows), np.bool_)
         concerned = active.have_part(rows, outcome.kind)
         if not concerned.all() and active.reservations.reserved:
             concerned |= np.isin(rows, active.reservations.reserved_rows)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgefleet.protocol.device import CheckIn, Outcome, OutcomeKind, Telemetry
 from edgefleet.protocol.labels import LabelReport
 from edgefleet.protocol.rollout import GateSpec
-from edgefleet.rollout.active import NOWHERE, ActiveRollout, Position
+from edgefleet.rollout.active import ActiveRollout, Position
 from edgefleet.rollout.constraints.fleet_wide import FleetConstraints
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -70,10 +70,10 @@ class Intake:
         """The position of a device in the rollout that it reports on.
 
         To be read when the report arrives: the facts of the device may change later. None if the
-        device has no part in the rollout; the report is dropped then.
+        device has no part in the rollout, or there is none; the report is dropped then.
         """
         active = self._rollouts.get(outcome.rollout)
-        return NOWHERE if active is None else active.position_of_report(row, outcome.kind)
+        return None if active is None else active.position_of_report(row, outcome.kind)
 
     def record(
         self,

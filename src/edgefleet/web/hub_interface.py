@@ -1,5 +1,6 @@
 """The hub's interface for the page: reads, and operations that change something."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from edgefleet.protocol.device_commands import DeviceFilter
@@ -29,6 +30,34 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.security.principals import Principal
 
 
+class ProviderLogins(Protocol):
+    """Logins with an OpenID Connect provider. ``is_https``: whether the page is."""
+
+    @property
+    def issuer(self) -> str: ...
+
+    @property
+    def is_https(self) -> bool: ...
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie of a login in progress."""
+        ...
+
+    @property
+    def cookie_s(self) -> float: ...
+
+    async def begin(self, next_: str, /) -> tuple[str, str]:
+        """The address at the provider, and the cookie. Raises NetworkError."""
+        ...
+
+    async def finish(
+        self, query: Mapping[str, str], cookie: str, address: str, /
+    ) -> tuple[str, str]:
+        """A new session, and the page to open. Raises OperatorError or NetworkError."""
+        ...
+
+
 class Logins(Protocol):
     """Logins and sessions. A session is the secret in the cookie."""
 
@@ -39,6 +68,9 @@ class Logins(Protocol):
 
     @property
     def session_s(self) -> float: ...
+
+    @property
+    def provider(self) -> ProviderLogins | None: ...
 
     def principal(self, session: str, address: str, /) -> Principal | None:
         """None if the session is not valid."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -31,8 +32,15 @@ from edgefleet.web import answers, limits
 from edgefleet.web.hub_interface import Reads
 from edgefleet.web.live import EventStream, Live
 from edgefleet.web.pages import PAGES, Asked, Build, Page, Reader, rollout_page
+from edgefleet.web.provider_login import ProviderPages
 from edgefleet.web.render import document, fragment, page_address
-from edgefleet.web.session import form_token, form_token_valid, is_same_origin
+from edgefleet.web.session import (
+    client_address,
+    form_token,
+    form_token_valid,
+    is_same_origin,
+    set_session,
+)
 
 COMPRESSED: Final = (Middleware(GZipMiddleware, minimum_size=limits.GZIP_BYTES, compresslevel=6),)
 FOR_PROGRAMS: Final = ("/api/", "/device/", "/health", "/metrics")
@@ -48,6 +56,7 @@ def routes_for(
 ) -> list[BaseRoute]:
     """All routes of the page over ``hub``. Raises KeyError for a route without a permission."""
     site = _Site(hub, clock or SystemClock(), entropy or SystemEntropy(), interval_s)
+    provider = ProviderPages(hub.logins, site.login_form)
     routes: list[BaseRoute] = []
     for path, build in PAGES:
         needed = _needed(path)
@@ -67,6 +76,8 @@ def routes_for(
         *routes,
         Route("/login", site.login, methods=["POST"]),
         Route("/login", site.login_by_link, methods=["GET"]),
+        Route("/login/oidc", provider.begin, methods=["GET"]),
+        Route("/login/oidc/callback", provider.finish, methods=["GET"]),
         Route("/logout", site.logout, methods=["POST"]),
         Route("/static/{name}", site.static, middleware=COMPRESSED),
         Route("/favicon.ico", site.favicon),
@@ -122,7 +133,7 @@ class _Site:
         visit = self._visit(request)
         address = _address(request)
         if visit is None:
-            return self._login_form(address)
+            return self.login_form(address)
         asked = Asked(request.path_params, request.query_params, visit.reader)
         view = partial(build, self._hub, asked)
         accepted = request.headers.get("accept", "")
@@ -211,7 +222,7 @@ class _Site:
         """Run the action of a form of this session, then lead ``back``."""
         visit = self._visit(request)
         if visit is None:
-            return self._login_form(back)
+            return self.login_form(back)
         try:
             form = await self._form(request, visit)
             visit.by.check(needed, "this action")
@@ -245,7 +256,7 @@ class _Site:
         code = request.query_params.get("code", "")
         # A browser may fetch a link ahead of a click, which must not use it up.
         if not code or "prefetch" in request.headers.get("sec-purpose", ""):
-            return self._login_form("/")
+            return self.login_form("/")
         enter = partial(self._hub.logins.enter_by_link, code, client_address(request))
         return await self._enter(request, enter, "/")
 
@@ -307,16 +318,9 @@ class _Site:
         try:
             session = await enter()
         except EdgefleetError as error:
-            return self._login_form(address, error)
+            return self.login_form(address, error)
         answer = answers.redirect(answers.local_address(address))
-        answer.set_cookie(
-            self._hub.logins.cookie,
-            session,
-            max_age=int(self._hub.logins.session_s),
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
+        set_session(answer, self._hub.logins, session, secure=request.url.scheme == "https")
         return answer
 
     def _stream(self, key: str, view: Callable[[], Page], check: Callable[[], object]) -> Response:
@@ -345,8 +349,10 @@ class _Site:
         context = self._frame(error.code, "", visit) | {"error": error}
         return answers.html(document("error.html", context), error.status)
 
-    def _login_form(self, address: str, error: EdgefleetError | None = None) -> Response:
+    def login_form(self, address: str, error: EdgefleetError | None = None) -> Response:
         context = self._frame("Sign in", "", None) | {"next": address, "refused": error}
+        provider = self._hub.logins.provider
+        context["provider"] = provider and urlsplit(provider.issuer).netloc
         answer = answers.html(document("login.html", context), error.status if error else 401)
         if error is not None and error.code == "too_many_logins":
             answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
@@ -363,11 +369,6 @@ class _Site:
             "assets": {name: asset.address for name, asset in self._assets.items()},
             "twin": None,
         }
-
-
-def client_address(request: Request) -> str:
-    """The network address of the client. Empty if it is not known."""
-    return request.client.host if request.client else ""
 
 
 def _note(form: Mapping[str, str], name: str) -> str:

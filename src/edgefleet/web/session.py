@@ -1,12 +1,31 @@
-"""The proof that a form was made for this session (CSRF), and that a request is of this origin."""
+"""Cookies of sessions, and the proofs that a form is of this session and of this origin (CSRF)."""
 
 import hashlib
 import hmac
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from edgefleet.base.entropy import Entropy
+from edgefleet.web.hub_interface import Logins
+
+
+def set_session(answer: Response, logins: Logins, session: str, *, secure: bool) -> None:
+    """Give the browser its session. ``secure``: over HTTPS alone."""
+    answer.set_cookie(
+        logins.cookie,
+        session,
+        max_age=int(logins.session_s),
+        httponly=True,
+        samesite="lax",
+        secure=secure,
+    )
+
+
+def client_address(request: Request) -> str:
+    """The network address of the client. Empty if it is not known."""
+    return request.client.host if request.client else ""
 
 
 def form_token(session: str, entropy: Entropy) -> str:

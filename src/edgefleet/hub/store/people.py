@@ -20,6 +20,8 @@ class StoredUser:
     password: str  # as ``security.passwords`` stores it; empty: none
     disabled: bool
     created_at: float
+    issuer: str = ""  # with ``subject`` the person at the provider. Empty: a user of this hub
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ def add_user(user: StoredUser) -> Job[StoredUser]:
         if connection.execute("SELECT 1 FROM user WHERE name = ?", (user.name,)).fetchone():
             raise OperatorError("user_exists", f"There is a user {user.name}.", field="name")
         connection.execute(
-            "INSERT INTO user VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO user (name, role, source, password, disabled, created_at, issuer, subject)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 user.name,
                 user.role.value,
@@ -62,6 +65,8 @@ def add_user(user: StoredUser) -> Job[StoredUser]:
                 user.password,
                 user.disabled,
                 user.created_at,
+                user.issuer,
+                user.subject,
             ),
         )
         return user
@@ -166,10 +171,11 @@ class PeopleReader:
         self._connection = connection
 
     def users(self) -> Iterator[StoredUser]:
-        for name, role, source, password, disabled, created_at in self._connection.execute(
-            "SELECT name, role, source, password, disabled, created_at FROM user ORDER BY name"
+        for name, role, source, password, disabled, *rest in self._connection.execute(
+            "SELECT name, role, source, password, disabled, created_at, issuer, subject FROM user"
+            " ORDER BY name"
         ):
-            yield StoredUser(name, Role(role), source, password, bool(disabled), created_at)
+            yield StoredUser(name, Role(role), source, password, bool(disabled), *rest)
 
     def tokens(self, since: float) -> Iterator[StoredToken]:
         """The tokens that are valid or ended after ``since``, oldest first."""

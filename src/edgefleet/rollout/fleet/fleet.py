@@ -346,6 +346,7 @@ class Fleet:
     def accept_seqs(self, rows: Rows, seq: int) -> Mask:
         """``accept_seq`` for many devices that sent the same number."""
         if seq > SEQ_MAX:
+            self._seq[rows] = 0
             return np.zeros(len(rows), np.bool_)
         accepted: Mask = self._seq[rows] < seq
         self._seq[rows[accepted]] = seq
@@ -372,11 +373,17 @@ class Fleet:
         self.facts_version += 1
 
     def accept_seq(self, row: int, seq: int) -> bool:
-        """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers."""
-        if not self._seq_at[row] < seq <= SEQ_MAX:
-            return False
-        self._seq_at[row] = seq
-        return True
+        """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers.
+
+        A number above SEQ_MAX is refused, and the numbering of the device begins anew: otherwise a
+        device that once sent a huge number would be out for ever.
+        """
+        if self._seq_at[row] < seq <= SEQ_MAX:
+            self._seq_at[row] = seq
+            return True
+        if seq > SEQ_MAX:
+            self._seq_at[row] = 0
+        return False
 
     def row(self, name: str) -> int | None:
         return self._rows.get(name)
@@ -397,7 +404,7 @@ class Fleet:
         self._protocol_at[row] = report.protocol
         if report.protocol not in (NOT_REPORTED, PROTOCOL):
             self.has_older_agents = True
-        self._seq_at[row] = report.seq
+        self._seq_at[row] = report.seq if report.seq <= SEQ_MAX else 0
         self._changed_at[row] = 0
         self.facts_version += 1
 
@@ -519,6 +526,13 @@ class Fleet:
         """True if the selector matches the label set with this number. No removed device does."""
         return number != self._removed_id and selector.matches(self._label_sets[number])
 
+    def all_matching(self, selector: Selector) -> Mask:
+        """``matches`` for each label set."""
+        mask = self._label_index.matching(selector)
+        if self._removed_id is not None:
+            mask[self._removed_id] = False
+        return mask
+
     def labels_in_use(self) -> list[Mapping[str, str]]:
         """The label sets that devices have now."""
         used = np.flatnonzero(np.bincount(self.label_ids)).tolist() if len(self) else []
@@ -543,10 +557,7 @@ class Fleet:
 
     def selected(self, selector: Selector) -> Mask:
         """One truth value per row: whether the selector matches the device."""
-        by_set = self._label_index.matching(selector)
-        if self._removed_id is not None:
-            by_set[self._removed_id] = False
-        return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+        return self.all_matching(selector)[self.label_ids] if len(self) else np.zeros(0, np.bool_)
 
     def with_kit(self, has: Callable[[Kit], bool]) -> Mask:
         """One truth value per row: whether the device's kit ``has`` a property."""
@@ -577,7 +588,7 @@ class Fleet:
         return FleetFigures(
             total=self.device_count,
             online=int(np.count_nonzero(online)),
-            by_profile=by_profile,
+            by_profile={profile: count for profile, count in by_profile.items() if count},
             by_phase={phase.value: count for phase, count in by_phase.items()},
             on_release=on_release,
             unknown_sets=unknown_sets,

@@ -326,6 +326,7 @@ class Scope:
         return Answers(
             lambda number: fleet.matches(selector, number),
             lambda: fleet.label_set_count,
+            lambda: fleet.all_matching(selector),
         )
 
 

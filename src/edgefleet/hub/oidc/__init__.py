@@ -1,0 +1,1 @@
+"""Logins to the page with an OpenID Connect provider: code flow with PKCE. See docs/oidc.md."""
