@@ -151,9 +151,11 @@ def load(server: Server, tokens: Path, seconds: float, *, first_seq: int, every:
     script = Path(__file__).with_name("checkins.lua")
     before = cpu_s(server.pid)
     done = subprocess.run(
-        ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script)]
-        + [f"http://127.0.0.1:{server.port}", "--", str(tokens), str(first_seq), str(PROTOCOL)]
-        + [str(RUNS_NEW), str(every), str(SITES), NEW],
+        [
+            *("wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script)),
+            *(f"http://127.0.0.1:{server.port}", "--", str(tokens), str(first_seq)),
+            *(str(PROTOCOL), str(RUNS_NEW), str(every), str(SITES), NEW),
+        ],
         check=True,
         capture_output=True,
         text=True,
