@@ -1,5 +1,5 @@
 -- Check-ins for wrk: each device in turn, with its own credential and a rising number.
--- Arguments: TOKENS_FILE FIRST_SEQ PROTOCOL DIGEST DURABLE_EVERY ROLLOUT_COUNT RELEASE
+-- Arguments: TOKENS_FILE FIRST_SEQ PROTOCOL DIGEST DURABLE_EVERY ROLLOUT_COUNT RELEASE SKIPPED
 -- DURABLE_EVERY 10: each tenth check-in has an outcome that was never sent before; 0: none has.
 local threads = 0
 
@@ -20,7 +20,7 @@ function init(arguments)
     end
     row = row + 1
   end
-  at, sent = 0, number
+  at, sent = math.floor(tonumber(arguments[8]) / 2) % #tokens, number
   head = "POST /device/v1/checkin HTTP/1.1\r\nHost: hub:8443\r\n"
     .. "Content-Type: application/json\r\nAuthorization: Bearer "
 end

@@ -16,6 +16,7 @@ from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
 from edgefleet.http1.message import Reply, Request, problem_reply
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.field_figures import FieldFigures
+from edgefleet.hub.heartbeats import Heartbeats
 from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR
 from edgefleet.hub.metrics import Metrics
 from edgefleet.hub.quota import Quota
@@ -65,7 +66,10 @@ class DevicePlane:
         self._field = field
         self._unknown = unknown
         self._interval_s = interval_s
-        self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
+        self._nothing_new = Reply(HTTPStatus.OK, encode(CheckInAnswer(interval_s=interval_s)))
+        self.quick = Heartbeats(
+            devices, engine, metrics, clock, truth=truth, nothing_new=lambda: self._nothing_new
+        )
         self._quota = Quota(OUTCOMES_PER_DEVICE_HOUR, clock)
 
     def __call__(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
@@ -149,7 +153,7 @@ class DevicePlane:
         if check_in.telemetry is not None:
             self._watched.add(row, check_in.telemetry, self._clock.now())
             self._field.add(row, check_in)
-        body, truth = self._nothing_new, self._truth.next_for(row)
+        reply, truth = self._nothing_new, self._truth.next_for(row)
         labels = None
         if check_in.facts is not None and check_in.facts.labels is not None:
             labels = dict(self._engine.fleet.labels(row))
@@ -161,19 +165,18 @@ class DevicePlane:
             or labels is not None
         ):
             one_model = check_in.protocol <= ONE_MODEL
-            body = encode(
-                CheckInAnswer(
-                    interval_s=self._interval_s,
-                    acked=answered.acked,
-                    offers=() if one_model else answered.offers,
-                    offer=next(iter(answered.offers), None) if one_model else None,
-                    want="models" if answered.wants_models else "",
-                    truth=truth,
-                    labels=labels,
-                )
+            answer = CheckInAnswer(
+                interval_s=self._interval_s,
+                acked=answered.acked,
+                offers=() if one_model else answered.offers,
+                offer=next(iter(answered.offers), None) if one_model else None,
+                want="models" if answered.wants_models else "",
+                truth=truth,
+                labels=labels,
             )
+            reply = Reply(HTTPStatus.OK, encode(answer))
         self._observe("ok", started)
-        return Reply(HTTPStatus.OK, body)
+        return reply
 
     def _read(self, row: int, body: bytes | bytearray | memoryview) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""

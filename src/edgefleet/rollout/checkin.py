@@ -136,6 +136,22 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     return _admit(engine, pending, now) if facts is None else pending
 
 
+def heartbeat(
+    engine: Engine, row: int, now: float, *, seq: int, digest: int, protocol: int
+) -> bool:
+    """``begin`` of a check-in without any report, if all that it does is to note the device.
+
+    True if it was accepted and the answer has nothing new. False if ``begin`` has to decide, which
+    must be called then with the same check-in.
+    """
+    fleet = engine.fleet
+    if not fleet.note_heartbeat(row, now, seq=seq, digest=digest, protocol=protocol):
+        return False
+    if engine.admission.has_offer(row, now):
+        return False
+    return fleet.accept_seq(row, seq)
+
+
 def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: float) -> Step:
     """Continue after ``pending`` became durable.
 

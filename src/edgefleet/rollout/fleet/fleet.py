@@ -323,6 +323,23 @@ class Fleet:
         """
         self._last_seen[rows] = now
 
+    def note_heartbeat(self, row: int, now: float, *, seq: int, digest: int, protocol: int) -> bool:
+        """Record when a device was seen last, if a check-in without a report changes nothing else.
+
+        False if there is more to do, or to refuse. ``seq`` is not recorded.
+        """
+        if (
+            not self._seq_at[row] < seq <= SEQ_MAX
+            or self._protocol_at[row] != protocol
+            or not self._last_seen_at[row]
+            or self.models.digest_at[row] != digest
+            or row in self.serving.by_row
+            or self.copies.is_copied(row)
+        ):
+            return False
+        self._last_seen_at[row] = now
+        return True
+
     def observe_all_models(self, rows: Rows, now: float, check_in: CheckIn) -> None:
         """``observe_models`` for many devices with the same report."""
         if check_in.models or check_in.full:
@@ -454,6 +471,10 @@ class Fleet:
 
     def kit_id(self, row: int) -> int:
         return self._kit_at[row]
+
+    def traits(self, row: int) -> tuple[int, int, int]:
+        """The numbers of the label set, the kit and the release set of the device."""
+        return self._labels_at[row], self._kit_at[row], self._set_at[row]
 
     # All devices, in columns. The columns are views: do not write to them, and do not keep them.
 
