@@ -71,6 +71,7 @@ def test_a_heartbeat_is_counted_and_seen(tmp_path: Path) -> None:
         async with hub_inside(tmp_path / "data", clock) as hub:
             first, second = await known(hub, tmp_path)
             clock.time += 30
+            await asyncio.sleep(0)  # the next turn of the loop
             answer = quick(hub, first, beat(2))
             assert answer is not None
             head, _, body = answer.partition(b"\r\n\r\n")

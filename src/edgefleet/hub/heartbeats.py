@@ -15,6 +15,7 @@ from edgefleet.http1.credential_heads import CredentialHeads
 from edgefleet.http1.message import Reply, reply_bytes
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.metrics import Metrics
+from edgefleet.hub.queue_time import QueueTime
 from edgefleet.hub.truth import WaitingTruth
 from edgefleet.protocol.api import BY_NAME
 from edgefleet.protocol.version import ONE_MODEL, PROTOCOL
@@ -52,6 +53,7 @@ class Heartbeats:
         clock: Clock,
         *,
         truth: WaitingTruth,
+        queue_time: QueueTime,
         nothing_new: Callable[[], Reply],
     ) -> None:
         self.heads = CredentialHeads()
@@ -61,6 +63,7 @@ class Heartbeats:
         self._monotonic = clock.monotonic
         self._now = clock.now
         self._truth = truth
+        self._waited_s = queue_time.waited_s
         self._nothing_new = nothing_new
         self._reply: Reply | None = None  # ``_answer`` has its bytes, with ``_date``
         self._date = b""
@@ -91,6 +94,7 @@ class Heartbeats:
             protocol=said.protocol,
         ):
             return None
+        self._waited_s(started)
         metrics = self._metrics
         metrics.checkins["ok"] += 1
         metrics.checkin_seconds.observe(self._monotonic() - started)

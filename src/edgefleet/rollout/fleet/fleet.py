@@ -22,6 +22,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
+from edgefleet.rollout.fleet.missed_numbers import MissedNumbers
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
@@ -80,6 +81,7 @@ class Fleet:
         self.removed_count = 0
         self.models = DeviceModels()
         self.copies = Copies()
+        self.missed = MissedNumbers()
         self.serving = ServingReports()
         self.disk_faults = DiskFaults()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
@@ -199,6 +201,7 @@ class Fleet:
         self.models.write(row, 0, 0)
         self.disk_faults.set(row, "")
         self.copies.forget(row)
+        self.missed.forget(row)
         self._changed_at[row] = 0
         self.removed_count += 1
         self.facts_version += 1
@@ -387,8 +390,11 @@ class Fleet:
 
     def accept_seq(self, row: int, seq: int) -> bool:
         """Record ``seq``. Returns False for a replay: ``seq`` is not above all earlier numbers."""
-        if not self._seq_at[row] < seq <= SEQ_MAX:
+        last = self._seq_at[row]
+        if not last < seq <= SEQ_MAX:
             return False
+        if last and seq != last + 1:
+            self.missed.note(row, last, seq)
         self._seq_at[row] = seq
         return True
 
