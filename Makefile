@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub bench-hub-history bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub bench-hub-history bench-hub-queries bench-llm bench-overload bench-serving bench-sim bench-swaps bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-hot-path the instructions of a REST request, by stage (valgrind)"
 	@echo "make bench-hub    what a check-in costs the hub, beside nginx (nginx, wrk); FULL=1: a million devices"
 	@echo "make bench-hub-history what finished rollouts cost the hub: check-ins, restart, memory; FULL=1: a million devices"
+	@echo "make bench-hub-queries what lists of a million devices cost: count and page, by filter"
 	@echo "make bench-llm    a language model as GGUF, quantised, in llama.cpp: size, memory, tokens/s"
 	@echo "make bench-overload serving under four times its load, in a pod of 512 MiB and 1 CPU (root)"
 	@echo "make bench-serving what serving costs: CPU a request, memory, start, overload; PEERS=1: other servers"
@@ -145,6 +146,10 @@ bench-hot-path: $(STAMP)
 FULL ?=
 bench-hub: $(STAMP)
 	$(BIN)/python bench/hub.py $(if $(filter 1,$(FULL)),--full)
+
+bench-hub-queries: $(STAMP)
+	$(BIN)/python bench/hub_queries.py
+	$(BIN)/python bench/hub_queries.py --labels unique
 
 bench-hub-history: $(STAMP)
 	$(BIN)/python bench/hub_history.py $(if $(FULL),--full)

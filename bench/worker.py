@@ -15,14 +15,15 @@ the 99th percentile before it, and so is the slowest request of an equally long 
 ``python bench/worker.py`` needs about a minute. The exit code is 1 if a limit is exceeded.
 """
 
+import multiprocessing
 import socket
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -196,30 +197,46 @@ def hop(case: Case) -> dict[str, object]:
 
 
 class Neighbour:
-    """Asks the small model without a pause, in a thread."""
+    """Asks the small model without a pause, in a process of its own.
+
+    In a thread of this process a request would also wait for the other thread.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self._client = Client(address)
-        self._request = self._client.request("small", 768)
-        self._took: list[tuple[float, float]] = []
-        self._stop = False
-        self._thread = threading.Thread(target=self._ask)
-        self._thread.start()
+        self._requests, asker = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=keep_asking, args=(address, asker))
+        self._process.start()
+        self._requests.recv()  # it has begun
 
-    def between(self, start: float, end: float) -> list[float]:
-        """Latencies in microseconds of the requests in this time."""
-        return [us for at, us in self._took if start <= at <= end]
+    def between(self, *spans: tuple[float, float]) -> list[list[float]]:
+        """Latencies in microseconds of the requests in each span of ``time.perf_counter``."""
+        self._requests.send(True)
+        took: list[tuple[float, float]] = self._requests.recv()
+        return [[us for at, us in took if start <= at <= end] for start, end in spans]
 
     def end(self) -> None:
-        self._stop = True
-        self._thread.join()
-        self._client.close()
+        self._requests.send(False)
+        self._requests.recv()
+        self._process.join()
 
-    def _ask(self) -> None:
-        while not self._stop:
-            at = time.perf_counter()
-            self._took.append((at, self._client.ask(self._request)))
-            time.sleep(0.0005)
+
+def keep_asking(address: tuple[str, int], asked: Connection) -> None:
+    """The process of a neighbour. Sends the starts and the latencies of its requests."""
+    client = Client(address)
+    request = client.request("small", 768)
+    took: list[tuple[float, float]] = []
+    asked.send(True)
+    goes_on = True
+    while goes_on:
+        at = time.perf_counter()
+        took.append((at, client.ask(request)))
+        time.sleep(0.0005)
+        if asked.poll():
+            goes_on = asked.recv()
+            asked.send(took)
+            took = []
+    client.close()
 
 
 def pauses() -> list[dict[str, object]]:
@@ -250,8 +267,9 @@ def pauses() -> list[dict[str, object]]:
                     time.sleep(SETTLE_S)
                     control = time.perf_counter()
                     time.sleep(end - start)
-                    quiet, loading = client.between(began, start), client.between(start, end)
-                    without = client.between(control, control + end - start)
+                    quiet, loading, without = client.between(
+                        (began, start), (start, end), (control, control + end - start)
+                    )
                     rounds.append((quantile(quiet, 0.99), max(loading), max(without)))
             client.end()
         finally:

@@ -1,4 +1,4 @@
-"""Write docs/reference/*.md from the tables in the code: ``python docs/build.py`` (``--check`` compares).
+"""Write docs/reference/* from the tables in the code: ``python docs/build.py`` (``--check`` compares).
 
 The tables (endpoints, errors, waits, transitions, limits, metrics) are the source; these pages only
 show them. The metrics are parts of docs/gate.md and docs/rollouts.md.
@@ -14,6 +14,7 @@ from edgefleet.agent import limits as device
 from edgefleet.agent.settings import OPTIONS, PREFIX
 from edgefleet.agent.table import mermaid as draw_agent
 from edgefleet.base.errors import CATALOG, Party
+from edgefleet.hub import openapi
 from edgefleet.protocol.api import ENDPOINTS
 from edgefleet.protocol.device import OutcomeKind, Reason
 from edgefleet.protocol.metric_bounds import Bound, Unit
@@ -282,6 +283,7 @@ def with_sections(name: str) -> str:
 def main() -> int:
     stale = []
     pages = {HERE / "reference" / f"{name}.md": render(name) for name in PAGES}
+    pages[HERE / "reference" / "openapi.json"] = openapi.document().decode()
     pages |= {HERE / f"{name}.md": with_sections(name) for name, _ in SECTIONS}
     for path, text in pages.items():
         if not path.exists() or path.read_text() != text:

@@ -1,4 +1,4 @@
-"""Makes cnn.onnx, train.npz and test.npz in the folder of its argument, or in the current one.
+"""Makes cnn.onnx, learn.npz, train.npz and test.npz in the folder of its argument, or in the current one.
 
 A convolutional network on the handwritten digits of scikit-learn: the convolutions are random and
 fixed, the last layer is fitted (ridge regression). About 97 % of the test images are right.
@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
     images = (data.images[order, None] / 16).astype(np.float32)
     classes = data.target[order].astype(np.int64)
     np.savez(folder / "train.npz", X=images[:200])
+    np.savez(folder / "learn.npz", X=images[:TRAINED], y=classes[:TRAINED])
     np.savez(folder / "test.npz", X=images[TRAINED:], y=classes[TRAINED:])
     nodes, weights = convolutions()
     features = answers(nodes, weights, images[:TRAINED])

@@ -533,6 +533,18 @@ def test_a_full_disk_defers_once_and_goes_on_when_there_is_room() -> None:
     assert device.stage is Stage.PROVING
 
 
+def test_a_hub_with_too_many_downloads_is_asked_again_soon_without_a_report() -> None:
+    device = installed("1")
+    check_in(device, offer("2"))
+    open_manifest(device, "2", free_bytes=1 << 30)
+    first = device.job(Fetch)
+    device.hear(StagingFailed(model="digits", job=first, code="overloaded", detail="", draw=0.5))
+    assert (device.stage, spooled(device)) == (Stage.FETCHING, [])
+    device.now += 1
+    device.hear(TimerFired(draw=0.5))
+    assert device.job(Fetch) != first
+
+
 def load_failed(device: Device) -> ActivationFailed:
     """The release of digits was not loaded."""
     job = device.job(Apply)

@@ -20,6 +20,7 @@ from edgefleet.client.hub import HubClient, Refusal
 from edgefleet.client.limits import UPLOAD_CHUNK_BYTES
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, ENDPOINTS
+from edgefleet.protocol.collection import Collect, Collected
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -29,6 +30,18 @@ from edgefleet.protocol.device_commands import (
     RenameDevice,
 )
 from edgefleet.protocol.field_figures import ModelField
+from edgefleet.protocol.hooks import (
+    AddHook,
+    ChangeHook,
+    CreatedHook,
+    DeadLetters,
+    Hooks,
+    HookView,
+    RemovedHook,
+    RemoveHook,
+    Replayed,
+    ReplayLetters,
+)
 from edgefleet.protocol.labels import Label
 from edgefleet.protocol.operator import PlanFleet
 from edgefleet.protocol.people import (
@@ -79,11 +92,56 @@ class Call:
 
 
 USER = UserView(name="ada@example.org", role=Role.APPROVER, source="local", created_at=1.0)
+HOOK = HookView(id="3f9a", url="http://ci/", kinds=(), created_at=1.0, position=0)
 API_TOKEN = TokenView(id="3f9a0c11d2", user="ada", role=Role.VIEWER, created_at=1.0)
 
 CALLS = (
     Call("health", lambda hub: hub.health(), "/health", HEALTH),
     Call("metrics", lambda hub: hub.metrics(), "/metrics", b"up 1\n", gives="up 1\n"),
+    Call("hooks", lambda hub: hub.hooks.hooks(), "/api/v1/hooks", Hooks(hooks=(HOOK,))),
+    Call(
+        "hook_add",
+        lambda hub: hub.hooks.add(AddHook(url="http://ci/")),
+        "/api/v1/hooks",
+        CreatedHook(secret="s", view=HOOK),
+        body=AddHook(url="http://ci/"),
+    ),
+    Call(
+        "hook_change",
+        lambda hub: hub.hooks.change("3f9a", ChangeHook(enabled=False)),
+        "/api/v1/hooks/3f9a",
+        HOOK,
+        body=ChangeHook(enabled=False),
+    ),
+    Call(
+        "hook_remove",
+        lambda hub: hub.hooks.remove("3f9a"),
+        "/api/v1/hooks/3f9a/remove",
+        RemovedHook(id="3f9a"),
+        body=RemoveHook(),
+    ),
+    Call(
+        "hook_letters",
+        lambda hub: hub.hooks.letters("3f9a"),
+        "/api/v1/hooks/3f9a/dead-letters",
+        DeadLetters(letters=()),
+    ),
+    Call(
+        "hook_replay",
+        lambda hub: hub.hooks.replay("3f9a", ReplayLetters(numbers=(4,))),
+        "/api/v1/hooks/3f9a/replay",
+        Replayed(delivered=1, failed=0),
+        body=ReplayLetters(numbers=(4,)),
+    ),
+    Call(
+        "events",
+        lambda hub: b"".join(hub.events(after=5, kinds=("rollout.*",), follow=False)),
+        "/api/v1/events",
+        b"id: 5\n\n",
+        query="after=5&kind=rollout.%2A&follow=false",
+        gives=b"id: 5\n\n",
+    ),
+    Call("openapi", lambda hub: hub.openapi(), "/api/v1/openapi.json", b"{}", gives=b"{}"),
     Call("fleet", lambda hub: hub.fleet(), "/api/v1/fleet", READS.fleet()),
     Call(
         "claim",
@@ -164,6 +222,13 @@ CALLS = (
         "/api/v1/accept-restored",
         AcceptedRestored(devices=2, unknown=("cam-1",)),
         body=AcceptRestored(note="backup"),
+    ),
+    Call(
+        "collect",
+        lambda hub: hub.collect(Collect(dry_run=True)),
+        "/api/v1/collect",
+        Collected(dry_run=True, removed=1, removed_bytes=7, artifacts=("a" * 64,), kept=2),
+        body=Collect(dry_run=True),
     ),
     Call(
         "label_device",

@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, PublisherError
 from edgefleet.base.ids import sha256_hex
 from edgefleet.hub import blobs as blobs_module
+from edgefleet.hub import part_files
 from edgefleet.hub.blobs import Blobs
 
 DATA = bytes(range(256)) * 10_000
@@ -53,15 +55,89 @@ def test_an_artifact_above_the_limit_leaves_nothing_behind(tmp_path: Path) -> No
     assert files(tmp_path) == []
 
 
-def test_a_sender_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
-    async def broken() -> AsyncIterator[bytes]:
-        yield DATA[:1000]
-        raise ConnectionError
+async def broken(data: bytes, size: int) -> AsyncIterator[bytes]:
+    """The first ``size`` bytes, then the sender breaks off."""
+    yield data[:size]
+    raise ConnectionError
 
-    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+
+BEGUN = 2 << 20  # the hub writes in pieces of a MiB
+
+
+def begin(root: Path, data: bytes = DATA) -> int:
+    """Interrupt an upload. Returns where it continues."""
+    blobs = Blobs(root, max_bytes=1 << 30)
+    digest = sha256_hex(data)
     with pytest.raises(ConnectionError):
-        asyncio.run(blobs.put(sha256_hex(DATA), broken()))
+        asyncio.run(blobs.put(digest, broken(data, BEGUN)))
+    return blobs.uploaded(digest)
+
+
+def test_an_upload_that_breaks_off_is_continued_by_a_hub_started_again(tmp_path: Path) -> None:
+    assert begin(tmp_path) == BEGUN
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    digest = sha256_hex(DATA)
+    assert (blobs.size(digest), blobs.uploaded(digest)) == (None, BEGUN)
+    for start in (BEGUN + 1, len(DATA)):
+        with pytest.raises(DeviceError, match="range_invalid"):
+            asyncio.run(blobs.put(digest, pieces(DATA[start:]), start=start))
+    start = BEGUN - 7  # bytes may come twice
+    assert asyncio.run(blobs.put(digest, pieces(DATA[start:]), start=start)) == len(DATA)
+    assert blobs.path(digest).read_bytes() == DATA
+    assert files(tmp_path) == [f"{digest[:2]}/{digest}"]
+
+
+def test_a_part_that_was_damaged_is_found_and_removed(tmp_path: Path) -> None:
+    start = begin(tmp_path)
+    digest = sha256_hex(DATA)
+    with (tmp_path / "incoming" / f"{digest}.part").open("r+b") as part:
+        part.seek(1000)
+        part.write(b"x")
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    with pytest.raises(PublisherError, match="digest_mismatch"):
+        asyncio.run(blobs.put(digest, pieces(DATA[start:]), start=start))
+    assert (blobs.uploaded(digest), files(tmp_path)) == (0, [])
+
+
+def test_the_parts_of_interrupted_uploads_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_files, "PARTS_KEPT", 2)
+    for number in range(4):
+        begin(tmp_path, DATA + bytes([number]))
+        part = tmp_path / "incoming" / f"{sha256_hex(DATA + bytes([number]))}.part"
+        os.utime(part, (number, number))
+    kept = [sha256_hex(DATA + bytes([number])) for number in (1, 2, 3)]
+    assert files(tmp_path) == sorted(f"incoming/{digest}.part" for digest in kept)
+
+
+def test_an_upload_leaves_room_for_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_files, "FREE_SHARE", 1.0)
+    monkeypatch.setattr(part_files, "FREE_BYTES", 1 << 60)
+    blobs = Blobs(tmp_path, max_bytes=1 << 30)
+    with pytest.raises(DeviceError, match="are kept for the database"):
+        asyncio.run(blobs.put(sha256_hex(DATA), pieces(DATA), announced_bytes=len(DATA)))
     assert files(tmp_path) == []
+
+
+@pytest.mark.long
+def test_an_artifact_above_four_gib_is_continued_and_hashed(tmp_path: Path) -> None:
+    start, tail = 4 << 30, b"end"
+    digest = sha256()
+    zeros = bytes(1 << 24)
+    for _ in range(start // len(zeros)):
+        digest.update(zeros)
+    digest.update(tail)
+    name = digest.hexdigest()
+    blobs = Blobs(tmp_path, max_bytes=32 << 30)
+    part = tmp_path / "incoming" / f"{name}.part"
+    part.touch()
+    os.truncate(part, start)  # without blocks on the disk
+    assert blobs.uploaded(name) == start
+    assert asyncio.run(blobs.put(name, pieces(tail), start=start)) == start + 3
+    assert blobs.path(name).stat().st_size == start + 3
 
 
 @pytest.mark.parametrize(
@@ -127,14 +203,12 @@ def test_uploads_at_once_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_full_disk_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = tempfile.mkstemp
+    def full(path: Path) -> BinaryIO:
+        path.touch()
+        return Path("/dev/full").open("r+b", buffering=0)
 
-    def full(**place: Path) -> tuple[int, str]:
-        handle, name = honest(**place)
-        os.close(handle)
-        return os.open("/dev/full", os.O_WRONLY), name
-
-    monkeypatch.setattr(tempfile, "mkstemp", full)
+    monkeypatch.setattr(part_files, "open_part", full)
+    monkeypatch.setattr(part_files, "_continue_at", lambda *_given: None)
     blobs = Blobs(tmp_path, max_bytes=1 << 30)
     with pytest.raises(EdgefleetError, match="disk_full"):
         asyncio.run(blobs.put(sha256_hex(DATA), pieces(DATA)))
@@ -181,7 +255,8 @@ def test_a_hub_killed_while_it_takes_artifacts_keeps_whole_ones_only(tmp_path: P
     blobs = Blobs(tmp_path, max_bytes=1 << 30)
     assert len(told) >= 5
     assert all(sha256_hex(blobs.path(digest).read_bytes()) == digest for digest in told)
-    for name in files(tmp_path):
+    whole = [name for name in files(tmp_path) if not name.startswith("incoming/")]
+    for name in whole:
         assert sha256_hex((tmp_path / name).read_bytes()) == Path(name).name
 
 

@@ -1,7 +1,9 @@
 """Every endpoint of the table is served and requires its credential."""
 
+import http.client
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +46,21 @@ def ask(hub: HubProcess, endpoint: Endpoint, headers: dict[str, str]) -> tuple[i
         body = b"{}"
     link = HttpLink(hub.checkin_url if endpoint.name == "checkin" else hub.url)
     answer = link.request(endpoint.method, path, headers=headers, body=body)
+    while answer.status == 429:  # so many requests without a credential come from one address
+        time.sleep(float(answer.headers["retry-after"]))
+        answer = link.request(endpoint.method, path, headers=headers, body=body)
     link.close()
     return answer.status, answer.body
+
+
+def begins_with(hub: HubProcess, path: str, headers: dict[str, str]) -> int:
+    """The status of an answer whose body is not read."""
+    address = Address.parse(hub.url.removeprefix("http://"), field="url")
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 GUARDED = [endpoint for endpoint in ENDPOINTS if endpoint.role != "anyone"]
@@ -78,7 +93,11 @@ def test_every_endpoint_of_the_table_is_served(
 ) -> None:
     tokens = {"operator": hub.token, "device": device.token, "claim": "", "anyone": ""}
     token = tokens[endpoint.role]
-    status, body = ask(hub, endpoint, {"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if endpoint.name == "events":  # its answer does not end
+        assert begins_with(hub, endpoint.path, headers) == 200
+        return
+    status, body = ask(hub, endpoint, headers)
     assert status in {200, 400, 401, 404, 409, 422}, body
     if status == 404 and endpoint.method != "HEAD":  # the object is missing, not the endpoint
         assert "There is no endpoint" not in decode(body, Problem).message

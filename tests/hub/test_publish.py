@@ -1,6 +1,9 @@
 """Publishing: every check comes first, and a rejected release changes nothing."""
 
+import os
 import pickle
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -416,3 +419,35 @@ def test_devices_fetch_the_manifest_as_it_was_signed(
     link.close()
     assert decode(answer.body, Envelope) == sign_manifest(release.manifest, publisher.key)
     assert (missing.status, decode(missing.body, Problem).code) == (404, "not_found")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["hub", "client"])
+def test_an_upload_continues_after_a_kill(tmp_path: Path, killed: str) -> None:
+    data = os.urandom(12 << 20)
+    path, digest = tmp_path / "model.bin", sha256(data).hexdigest()
+    path.write_bytes(data)
+    with running_hub(tmp_path / "data") as hub:
+        port = int(hub.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as begun:
+            begun.sendall(
+                f"PUT /api/v1/artifacts/{digest} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "
+                f"{hub.token}\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            )
+            begun.sendall(data[: 6 << 20])
+            part = hub.data_dir / "blobs" / "incoming" / f"{digest}.part"
+            while not part.exists() or part.stat().st_size < 5 << 20:
+                time.sleep(0.01)
+            if killed == "hub":
+                hub.kill()
+                hub.start()
+        sent: list[int] = []
+        client = hub.client()
+        assert client.upload(digest, path, sent.append)
+        # While the hub has not noticed that the client is gone, the upload is a whole one.
+        assert sent[0] >= 5 << 20 or killed == "client"
+        assert sum(sent) == len(data)
+        assert not client.upload(digest, path)  # one HEAD
+        stored = hub.data_dir / "blobs" / digest[:2] / digest
+        assert stored.read_bytes() == data
+        assert list(part.parent.iterdir()) == []

@@ -1,8 +1,11 @@
 """examples/optimize: from one model file to three real devices, each with its own variant."""
 
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from support.hub_process import HubProcess, running_hub
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2_700)]
 
+SRC = Path(__file__).parents[2] / "src"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "optimize"
 GATE = GateSpec(
     min_sample=1, soak_s=0.2, confirm_after_s=1.0, silence_s=600.0, max_latency_p95_ms=60_000.0
@@ -37,12 +41,38 @@ WANTED = {
 """Runtime, precision and batch of the file."""
 
 
-def documented(verb: str) -> list[str]:
-    """The arguments of the command in the README."""
+TOOLS = Path(os.environ.get("EDGEFLEET_TOOLS") or Path.home() / ".cache/edgefleet/tools")
+PYTHONS = {
+    "torch/bin/python": Path(__file__).parents[2] / ".venv-torch" / "bin" / "python",
+    "converters/bin/python": TOOLS / "keras" / "bin" / "python",
+}
+"""The Pythons of the README as they are here."""
+needs_torch = pytest.mark.skipif(
+    not PYTHONS["torch/bin/python"].exists(), reason="PyTorch is missing: make torch"
+)
+needs_keras = pytest.mark.skipif(
+    not PYTHONS["converters/bin/python"].exists(), reason="TensorFlow is missing: make keras"
+)
+
+
+def documented(start: str) -> list[str]:
+    """The arguments of the one command in the README that begins so."""
     (line,) = re.findall(
-        rf"^edgefleet (model {verb} .+)$", (EXAMPLE / "README.md").read_text(), re.MULTILINE
+        rf"^edgefleet (model {re.escape(start)} .+)$",
+        (EXAMPLE / "README.md").read_text(),
+        re.MULTILINE,
     )
-    return shlex.split(line)
+    return [str(PYTHONS.get(word, word)) for word in shlex.split(line)]
+
+
+def make_source(name: str, folder: Path) -> None:
+    """The model of the example and its data."""
+    runpy.run_path(str(EXAMPLE / "make_model.py"))["main"](folder)
+    if name == "net.py:trained":
+        shutil.copy(EXAMPLE / "net.py", folder)
+    if name == "net.keras":
+        program = [PYTHONS["converters/bin/python"], EXAMPLE / "make_keras.py"]
+        subprocess.run(program, cwd=folder, check=True, timeout=600)
 
 
 def roll_out(hub: HubProcess) -> None:
@@ -60,10 +90,11 @@ def roll_out(hub: HubProcess) -> None:
     raise AssertionError(text)
 
 
-def answered(agent: AgentProcess, given: np.ndarray) -> np.ndarray:
-    tensor = triton.InferInput("image", list(given.shape), "FP32").set_data_from_numpy(given)
+def answered(agent: AgentProcess, name: str, given: np.ndarray) -> np.ndarray:
+    tensor = triton.InferInput(name, list(given.shape), "FP32").set_data_from_numpy(given)
     with triton.InferenceServerClient(agent.serve) as client:
-        return client.infer("digits", [tensor]).as_numpy("scores")
+        made = client.infer("digits", [tensor])
+        return made.as_numpy(made.get_response()["outputs"][0]["name"])
 
 
 def check_serves(agent: AgentProcess, variant: Variant, file: Path, folder: Path) -> None:
@@ -73,24 +104,36 @@ def check_serves(agent: AgentProcess, variant: Variant, file: Path, folder: Path
     assert "is proved: " in agent.log()
     with np.load(folder / "test.npz") as data:
         images, classes = data["X"][:24], data["y"][:24]
-    np.savez(folder / "asked.npz", **{"input.image": images})
-    wanted = answers(variant, file, folder / "asked.npz")["output.scores"]
+    given, output = variant.inputs[0].name, variant.outputs[0].name
+    np.savez(folder / "asked.npz", **{f"input.{given}": images})
+    wanted = answers(variant, file, folder / "asked.npz")[f"output.{output}"]
     step = variant.max_batch
-    made = [answered(agent, images[at : at + step]) for at in range(0, len(images), step)]
+    made = [answered(agent, given, images[at : at + step]) for at in range(0, len(images), step)]
     np.testing.assert_allclose(np.concatenate(made), wanted, atol=1e-4)
     assert (wanted.argmax(axis=1) == classes).mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "cnn.onnx",
+        pytest.param("net.py:trained", marks=needs_torch),
+        pytest.param("net.keras", marks=needs_keras),
+    ],
+)
 def test_each_of_three_devices_serves_its_own_variant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_equal(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(EXAMPLE / "make_model.py"))["main"](tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(SRC))  # edgefleet for the Python of the converter
+    make_source(source, tmp_path)
     key = PublisherKey.generate()
     key.save(tmp_path / "publisher.key")
     alone = CommandLine(tmp_path, {})
-    made = alone(*documented("optimize"), "--cache-dir", str(tmp_path / "cache"), "--budget", "1h")
+    made = alone(
+        *documented(f"optimize {source}"), "--cache-dir", str(tmp_path / "cache"), "--budget", "1h"
+    )
     assert made.exit == 0, made.err
     built = build_release(tmp_path / "release-1", created_at=0.0)
     variants = {one.profile: one for one in built.manifest.variants}

@@ -6,6 +6,7 @@
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,19 @@ def test_a_python_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cannot be started") as caught:
         read(tmp_path / "no-python", path, tmp_path / "w", tmp_path / "cache")
     assert caught.value.code == "runtime_missing"
+
+
+def test_a_python_without_edgefleet_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    venv.create(tmp_path / "bare", symlinks=True)
+    python, path = tmp_path / "bare" / "bin" / "python", tmp_path / "m.txt"
+    path.write_bytes(LIGHTGBM)
+    with pytest.raises(DeviceError, match="does not have it") as caught:
+        read(python, path, tmp_path / "w", tmp_path / "cache")
+    assert (caught.value.code, caught.value.field) == ("runtime_missing", "python")
+    assert f"{python} -m pip install 'edgefleet[optimize]'" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link"])

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.protocol.serving import Apply
-from edgefleet.serving import worker_release
+from edgefleet.serving import worker_process, worker_release
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.limits import LEARN_RUNS
 from edgefleet.serving.model_host import ModelHost
@@ -20,17 +20,19 @@ from support.tiny_models import TinyModel, classifier, pixels
 
 
 class Started:
-    """The workers that were started, and whether each was patient."""
+    """The workers that were started, whether each was patient, and their policies at the start."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.patient: list[bool] = []
         self.pids: list[int] = []
+        self.policies: list[int] = []
         start = WorkerProcess.start
 
         def noted(bodies: int, *, patient: bool) -> WorkerProcess:
             process = start(bodies, patient=patient)
             self.patient.append(patient)
             self.pids.append(process.pid)
+            self.policies.append(os.sched_getscheduler(process.pid))
             return process
 
         monkeypatch.setattr(WorkerProcess, "start", noted)
@@ -103,10 +105,14 @@ def test_a_worker_that_never_loads_is_an_error(
     assert not any(Path(f"/proc/{pid}").exists() for pid in started.pids)
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_only_the_loading_thread_of_a_patient_worker_has_low_priority(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+@pytest.mark.parametrize(
+    ("patient", "rises"), [(True, True), (True, False), (False, True), (False, False)]
+)
+def test_a_patient_worker_has_low_priority_while_it_loads_as_far_as_it_can_have_the_usual_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool, rises: bool
 ) -> None:
+    rises = rises and worker_process.may_rise()
+    monkeypatch.setattr(worker_process, "may_rise", lambda: rises)
     started = Started(monkeypatch)
     monkeypatch.setattr(worker_release, "thread_count", lambda: 1 if patient else 2)
     seen: set[int] = set()
@@ -130,6 +136,7 @@ def test_only_the_loading_thread_of_a_patient_worker_has_low_priority(
 
     asyncio.run(whole())
     assert (os.SCHED_IDLE in seen) is patient
+    assert (started.policies[0] == os.SCHED_IDLE) is (patient and rises)
 
 
 def test_a_fast_model_has_the_core_of_the_event_loop_until_an_answer_is_awaited(

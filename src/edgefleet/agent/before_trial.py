@@ -327,7 +327,9 @@ def on_staging_failed(context: StepContext, event: StagingFailed) -> None:
     kind = CATALOG.get(event.code)
     if event.found and context.attempt.damage is not None:
         pause_s = damage.pause_s(context.attempt.damage, context.device.state.interval_s)
-    elif kind is not None and kind.party in (Party.NETWORK, Party.US):
+    elif event.code == "overloaded" or (
+        kind is not None and kind.party in (Party.NETWORK, Party.US)
+    ):
         interval_s = context.device.state.interval_s
         longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
         first = min(limits.BACKOFF_FIRST_S, interval_s)

@@ -106,6 +106,12 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         "artifact_too_large": ErrorKind(
             _P, 413, _FIX, "Make the artifact smaller, or raise the limit."
         ),
+        "artifact_unreadable": ErrorKind(
+            _P,
+            422,
+            _FIX,
+            "Export the file again: a file that takes so much memory or time to read is refused.",
+        ),
         "release_file_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of release.toml."),
         "profile_invalid": ErrorKind(_P, 422, _FIX, "Fix the named field of the profile's file."),
         "release_interface_changed": ErrorKind(
@@ -132,6 +138,16 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
         ),
         "too_many_logins": ErrorKind(
             _O, 429, _LATER, "Wait for the seconds in Retry-After, or run `edgefleet hub login`."
+        ),
+        "too_many_requests": ErrorKind(_O, 429, _LATER, "Wait for the seconds in Retry-After."),
+        "hook_address_refused": ErrorKind(
+            _O, 422, _FIX, "Give a public address, or start the hub with --allow-local-hooks."
+        ),
+        "events_gone": ErrorKind(
+            _O, 410, _FIX, "Read the state again, then follow the events from now on."
+        ),
+        "cursor_invalid": ErrorKind(
+            _O, 400, _FIX, "Give the `next` of the page before, or begin with the first page."
         ),
         "password_weak": ErrorKind(_O, 422, _FIX, "Choose a longer password."),
         "user_exists": ErrorKind(

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         "edgefleet device list --selector 'site=lyon,tier in (gold,silver)'",
         "edgefleet device list --runs detector:3 --phase trial",
         "edgefleet device list --quarantined",
-        "edgefleet device list --limit 20 --after cam-0419 --json",
+        "edgefleet device list --rollout ro-01j9x2m4k7p3d5vq --standing failed",
+        "edgefleet device list --agent 0.1.0 --limit 20 --json",
     ),
 )
 @page_options
@@ -85,7 +86,8 @@ def _page(page: DevicePage) -> list[str]:
         for device in page.devices
     ]
     lines = table(head, rows)
-    return [*lines, f"More: --after {page.next}"] if page.next else lines
+    more = f"{len(page.devices)} of {page.count} devices. More: --after {page.next}"
+    return [*lines, more] if page.next else lines
 
 
 @verb("show", examples=("edgefleet device show cam-0419", "edgefleet device show cam-0419 --json"))

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from edgefleet.protocol.device import Phase
-from edgefleet.protocol.device_commands import STATES, DeviceFilter
+from edgefleet.protocol.device_commands import STANDINGS, STATES, DeviceFilter
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -41,8 +41,31 @@ _OPTIONS: Final = (
         "--copied", is_flag=True, help="Only devices whose credential several agents use."
     ),
     click.option("--disk-fault", is_flag=True, help="Only devices that cannot write their disk."),
+    click.option(
+        "--serving-down", is_flag=True, help="Only devices that do not serve a confirmed release."
+    ),
+    click.option(
+        "--serving-unstable",
+        is_flag=True,
+        help="Only devices whose serving process ended in the last hour.",
+    ),
+    click.option("--profile", metavar="NAME", default="", help="Only of this hardware class."),
+    click.option("--runtime", metavar="NAME", default="", help="Only with this runtime."),
+    click.option(
+        "--agent", metavar="VERSION", default="", help="Only with this version of the agent."
+    ),
+    click.option(
+        "--rollout", metavar="ID", default="", help="Only devices that reported to this rollout."
+    ),
+    click.option(
+        "--standing",
+        type=click.Choice(STANDINGS),
+        help="Only with this standing in the rollout of --rollout.",
+    ),
     click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Devices per page."),
-    click.option("--after", metavar="DEVICE", help="Start after this device."),
+    click.option(
+        "--after", metavar="CURSOR", help="Start after the page that ended with this cursor."
+    ),
 )
 
 
@@ -61,4 +84,9 @@ def device_filter(given: Mapping[str, Any], search: str = "") -> DeviceFilter:
         phase=given["phase"] or "",
         states=tuple(state for state in STATES if given[state]),
         search=search,
+        profile=given["profile"],
+        runtime=given["runtime"],
+        agent=given["agent"],
+        rollout=given["rollout"],
+        standing=given["standing"] or "",
     )

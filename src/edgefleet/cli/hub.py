@@ -11,6 +11,7 @@ from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
 from edgefleet.cli.person_options import person_options
 from edgefleet.cli.values import size
+from edgefleet.protocol.collection import Collect
 from edgefleet.protocol.restored import AcceptRestored
 
 
@@ -56,6 +57,28 @@ def accept_restored(invocation: Invocation, person: str, note: str) -> None:
     if accepted.unknown:
         lines.append(f"Devices that may enrol again: {', '.join(accepted.unknown[:10])}.")
     invocation.screen.answer(accepted, lines)
+
+
+@verb("gc", examples=("edgefleet hub gc --dry-run", "edgefleet hub gc --json"))
+@click.option("--dry-run", is_flag=True, help="Count the artifacts, and remove none.")
+@pass_invocation
+def gc(invocation: Invocation, *, dry_run: bool) -> None:
+    """Remove the artifacts that no release needs. The hub does so every hour by itself.
+
+    An artifact of a published release is never removed, whether or not a device runs the release.
+    Another one is kept for a day after its upload, and for an hour if the disk has less than a
+    tenth free.
+    """
+    with reach(invocation) as hub:
+        found = hub.collect(Collect(dry_run=dry_run))
+    word = "Would be removed" if dry_run else "Removed"
+    lines = [
+        f"{word}: {counted(found.removed, 'artifact')}, {size(found.removed_bytes)}.",
+        f"Kept: {counted(found.kept, 'artifact')}, {size(found.kept_bytes)}.",
+    ]
+    if found.postponed:
+        lines.append(f"Nothing may be removed now: {found.postponed}")
+    invocation.screen.answer(found, lines)
 
 
 @verb(

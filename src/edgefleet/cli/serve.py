@@ -70,9 +70,21 @@ class Serving(Wire, frozen=True, kw_only=True):
 @click.option(
     "--max-artifact-mib",
     type=click.IntRange(1),
-    default=2048,
+    default=32_768,
     metavar="MIB",
     help="Largest accepted artifact.",
+)
+@click.option(
+    "--operator-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=200.0,
+    metavar="NUMBER",
+    help="Requests a second of each user to the operator API.",
+)
+@click.option(
+    "--allow-local-hooks",
+    is_flag=True,
+    help="Web hooks may go to loopback and link-local addresses.",
 )
 @click.option(
     "--gate",
@@ -90,6 +102,8 @@ def serve(
     interval: float,
     tick: float,
     max_artifact_mib: int,
+    operator_rate: float,
+    allow_local_hooks: bool,
     gate: str | None,
 ) -> None:
     """Run the hub and its page until Ctrl-C.
@@ -118,6 +132,8 @@ def serve(
         interval_s=interval,
         tick_s=tick,
         max_artifact_bytes=max_artifact_mib << 20,
+        operator_requests_per_s=operator_rate,
+        allow_local_hooks=allow_local_hooks,
         gate=judge if gate is None else load_gate(gate),
     )
     uvloop.run(

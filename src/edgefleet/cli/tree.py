@@ -52,6 +52,20 @@ def _rollout() -> Noun:
     return Noun("Move a fleet from one release to another.", MappingProxyType(verbs))
 
 
+def _hook() -> Noun:
+    command = "edgefleet.cli.hook:"
+    verbs = {
+        "add": Leaf(f"{command}add", "Post events to a URL."),
+        "list": Leaf(f"{command}list_", "List the web hooks and their failures."),
+        "enable": Leaf(f"{command}enable", "Enable a web hook."),
+        "disable": Leaf(f"{command}disable", "Disable a web hook."),
+        "remove": Leaf(f"{command}remove", "Remove a web hook."),
+        "dead": Leaf(f"{command}dead", "List the events that could not be delivered."),
+        "replay": Leaf(f"{command}replay", "Deliver such events once more."),
+    }
+    return Noun("Web hooks: events for other systems.", MappingProxyType(verbs))
+
+
 def _model() -> Noun:
     command = "edgefleet.cli.model."
     verbs = {
@@ -168,6 +182,9 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
                     "restore": Leaf(
                         "edgefleet.cli.hub:restore", "Restore a backup into the data folder."
                     ),
+                    "gc": Leaf(
+                        "edgefleet.cli.hub:gc", "Remove the artifacts that no release needs."
+                    ),
                     "verify": Leaf(
                         "edgefleet.cli.hub:verify", "Verify a backup or the data folder."
                     ),
@@ -192,6 +209,8 @@ ROOT: Final[Mapping[str, Leaf | Noun]] = MappingProxyType(
             "edgefleet.cli.infer.bench:bench", "Measure a model on a device: latency, throughput."
         ),
         "sim": _sim(),
+        "hook": _hook(),
+        "events": Leaf("edgefleet.cli.events:events", "List what happened, or follow it."),
         "audit": Leaf("edgefleet.cli.audit:audit", "List the audit log."),
         "doctor": Leaf("edgefleet.cli.doctor.command:doctor", "Check this machine and the hub."),
     }

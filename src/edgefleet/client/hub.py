@@ -10,10 +10,11 @@ Method, path and types come from the table in ``protocol.api``. Every method rai
 Not thread-safe: one client uses one connection.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgefleet.base.errors import (
@@ -25,7 +26,9 @@ from edgefleet.base.errors import (
 )
 from edgefleet.base.ids import check_name
 from edgefleet.base.network import Answer, HttpLink, Link
+from edgefleet.client.hooks import HookCalls
 from edgefleet.client.limits import (
+    EVENTS_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     TOKEN_CHARS,
     UPLOAD_CHUNK_BYTES,
@@ -34,6 +37,7 @@ from edgefleet.client.limits import (
 from edgefleet.client.people import PeopleCalls
 from edgefleet.protocol import operator
 from edgefleet.protocol.api import BY_NAME, Endpoint
+from edgefleet.protocol.collection import Collect, Collected
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -59,6 +63,7 @@ from edgefleet.protocol.why import WaitReport
 from edgefleet.protocol.wire import Wire, decode, encode, error_from_answer
 
 W = TypeVar("W", bound=Wire)
+_TEXTS: Final = tuple(name for name in DeviceFilter.__struct_fields__ if name != "states")
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
 
@@ -85,6 +90,7 @@ class HubClient:
         self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
         self._link = link or HttpLink(self.url)
         self.people = PeopleCalls(self._ask)
+        self.hooks = HookCalls(self._ask)
 
     def close(self) -> None:
         self._link.close()
@@ -109,11 +115,22 @@ class HubClient:
     def metrics(self) -> str:
         return self._send(BY_NAME["metrics"]).body.decode()
 
+    def openapi(self) -> bytes:
+        """The operator API as an OpenAPI 3.1 document."""
+        return self._send(BY_NAME["openapi"]).body
+
     def fleet(self) -> operator.FleetView:
         return self._ask("fleet", operator.FleetView)
 
     def audit(self, *, before: int | None = None, limit: int | None = None) -> operator.AuditPage:
         return self._ask("audit", operator.AuditPage, query={"before": before, "limit": limit})
+
+    def events(
+        self, *, after: int | None = None, kinds: tuple[str, ...] = (), follow: bool = True
+    ) -> Iterator[bytes]:
+        """The stream of events after this id; None: from now on. See ``client.events``."""
+        query = {"after": after, "kind": kinds, "follow": None if follow else "false"}
+        return self._stream("events", {}, query, timeout_s=EVENTS_TIMEOUT_S)
 
     # Devices.
 
@@ -130,13 +147,8 @@ class HubClient:
         """One page of devices. ``next`` of the answer is ``after`` for the next page."""
         query: dict[str, str | int | tuple[str, ...] | None] = {"after": after, "limit": limit}
         if only is not None:
-            query |= {
-                "selector": only.selector or None,
-                "runs": only.runs or None,
-                "phase": only.phase or None,
-                "state": only.states,
-                "search": only.search or None,
-            }
+            query |= {name: getattr(only, name) or None for name in _TEXTS}
+            query["state"] = only.states
         return self._ask("devices", operator.DevicePage, query=query)
 
     def names(
@@ -239,25 +251,55 @@ class HubClient:
     # Artifacts.
 
     def has_artifact(self, sha256: str) -> bool:
-        endpoint = BY_NAME["artifact_head"]
-        answer = self._send(endpoint, parameters={"sha256": sha256}, absent_is_answer=True)
-        return answer.status != 404
+        return self._upload_offset(sha256) is None
 
     def upload(self, sha256: str, path: Path, progress: Progress | None = None) -> bool:
         """Send the file unless the hub has it. Returns whether it was sent.
 
-        The sum of ``progress`` is the file's size in both cases. The file is streamed. Raises
-        PublisherError ``digest_mismatch`` if the file became shorter during the upload.
+        An upload that was interrupted before is continued. The sum of ``progress`` is the file's
+        size in all cases; a negative number takes bytes back, which are sent again. The file is
+        streamed. Raises PublisherError ``digest_mismatch`` if the file became shorter during the
+        upload.
         """
-        if self.has_artifact(sha256):
+        offset = self._upload_offset(sha256)
+        size_bytes = path.stat().st_size
+        if offset is None:
             if progress:
-                progress(path.stat().st_size)
+                progress(size_bytes)
             return False
+        if offset >= size_bytes:
+            offset = 0  # it has more bytes than the file: it is not of this artifact
+        try:
+            self._send_file(sha256, path, offset, progress)
+        except PublisherError as error:
+            if not offset or error.code != "digest_mismatch" or error.field != "sha256":
+                raise
+            if progress:
+                progress(-size_bytes)
+            self._send_file(sha256, path, 0, progress)  # the earlier bytes were damaged
+        return True
+
+    def _upload_offset(self, sha256: str) -> int | None:
+        """Bytes of the artifact that an interrupted upload has left. None if the hub has all."""
+        endpoint = BY_NAME["artifact_head"]
+        answer = self._send(endpoint, parameters={"sha256": sha256}, absent_is_answer=True)
+        if answer.status != 404:
+            return None
+        text = answer.headers.get("upload-offset", "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+    def _send_file(
+        self, sha256: str, path: Path, offset: int, progress: Progress | None = None
+    ) -> None:
+        """Upload the bytes of the file from ``offset`` on."""
         with path.open("rb") as file:
-            size_bytes = path.stat().st_size
+            size_bytes = os.fstat(file.fileno()).st_size
+            file.seek(offset)
+            if progress and offset:
+                progress(offset)
 
             def pieces() -> Iterator[bytes]:
-                sent = 0
+                sent = offset
                 while piece := file.read(min(UPLOAD_CHUNK_BYTES, size_bytes - sent)):
                     yield piece
                     sent += len(piece)
@@ -270,26 +312,27 @@ class HubClient:
                         f"{path} became shorter during the upload: {sent} of {size_bytes} bytes.",
                     )
 
+            headers = {
+                "Content-Length": str(size_bytes - offset),
+                "Content-Type": "application/octet-stream",
+            }
+            if offset:
+                headers["Content-Range"] = f"bytes {offset}-{size_bytes - 1}/{size_bytes}"
             self._send(
                 BY_NAME["artifact_put"],
                 parameters={"sha256": sha256},
                 body=pieces(),
-                headers={
-                    "Content-Length": str(size_bytes),
-                    "Content-Type": "application/octet-stream",
-                },
+                headers=headers,
                 timeout_s=UPLOAD_TIMEOUT_S,
             )
-        return True
+
+    def collect(self, request: Collect) -> Collected:
+        """Remove the artifacts that no release needs, or count them."""
+        return self._ask("collect", Collected, body=request)
 
     def download(self, sha256: str) -> Iterator[bytes]:
         """The artifact's bytes in pieces. The caller must check their digest."""
-        path = self._path(BY_NAME["artifact_get"], {"sha256": sha256}, {})
-        answer = self._link.download(path, headers=self._headers, timeout_s=REQUEST_TIMEOUT_S)
-        if answer.status != 200:
-            body = b"".join(answer.chunks)
-            raise error_from_answer(answer.status, body) from Refusal(answer.status)
-        return answer.chunks
+        return self._stream("artifact_get", {"sha256": sha256}, {}, timeout_s=REQUEST_TIMEOUT_S)
 
     # Rollouts.
 
@@ -300,8 +343,17 @@ class HubClient:
         """Check a plan and count its devices. The plan is not stored."""
         return self._ask("plan_fleet", operator.PlanFleet, body=spec)
 
-    def rollouts(self, *, model: str | None = None) -> operator.Rollouts:
-        return self._ask("rollouts", operator.Rollouts, query={"model": model})
+    def rollouts(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> operator.Rollouts:
+        """One page of rollouts, newest first. ``next`` is as that of ``devices``."""
+        query = {"after": after, "limit": limit, "model": model, "status": status}
+        return self._ask("rollouts", operator.Rollouts, query=query)
 
     def rollout(self, rollout_id: str) -> RolloutView:
         return self._ask("rollout", RolloutView, parameters={"rollout": rollout_id})
@@ -371,6 +423,21 @@ class HubClient:
         if answer.status < 300 or (absent_is_answer and answer.status == 404):
             return answer
         raise _error(answer) from Refusal(answer.status)
+
+    def _stream(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        query: Mapping[str, str | int | tuple[str, ...] | None],
+        *,
+        timeout_s: float,
+    ) -> Iterator[bytes]:
+        path = self._path(BY_NAME[name], parameters, query)
+        answer = self._link.download(path, headers=self._headers, timeout_s=timeout_s)
+        if answer.status != 200:
+            body = b"".join(answer.chunks)
+            raise error_from_answer(answer.status, body) from Refusal(answer.status)
+        return answer.chunks
 
     def _path(
         self,

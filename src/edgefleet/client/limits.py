@@ -8,3 +8,6 @@ UPLOAD_CHUNK_BYTES: Final = 1 << 20
 TOKEN_CHARS: Final = 200
 HUB_FILE_BYTES: Final = 64 << 10
 WATCH_EVERY_S: Final = 1.0
+EVENTS_TIMEOUT_S: Final = 60.0  # of one connection to the stream of events; then another one
+EVENTS_PAUSE_S: Final = 1.0  # before the next connection
+EVENT_LINE_BYTES: Final = 1 << 20

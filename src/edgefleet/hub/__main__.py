@@ -22,6 +22,8 @@ def main() -> int:
     for name in ("--interval-s", "--tick-s", "--offline-after-s"):
         given.add_argument(name, type=float, metavar="SECONDS", default=argparse.SUPPRESS)
     given.add_argument("--max-artifact-bytes", type=int, default=argparse.SUPPRESS)
+    given.add_argument("--operator-requests-per-s", type=float, default=argparse.SUPPRESS)
+    given.add_argument("--allow-local-hooks", action="store_true", default=argparse.SUPPRESS)
     options = given.parse_args()
     try:
         uvloop.run(serve(HubSettings(**vars(options)), on_ready=_warn))

@@ -1,29 +1,39 @@
 """HTTP routes of the main listener. Each endpoint for operators has a permission that it needs."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from re import Pattern
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-from edgefleet.hub.blobs import too_large
-from edgefleet.hub.bodies import announced_bytes, pieces, query_number, read_json
+from edgefleet.base.errors import OperatorError
+from edgefleet.hub.bodies import announced_bytes, content_start, pieces, query_number, read_json
+from edgefleet.hub.connection_places import Worth
+from edgefleet.hub.cursors import read_choice
 from edgefleet.hub.device_api import SERVED, Answer, Serve, artifact
+from edgefleet.hub.event_stream import start_of
+from edgefleet.hub.exchange import credential_shown
+from edgefleet.hub.hooks_api import HOOKS
 from edgefleet.hub.hub import Hub
 from edgefleet.hub.limits import (
     AUDIT_PAGE,
     AUDIT_PAGE_MAX,
     DEVICE_PAGE,
     DEVICE_PAGE_MAX,
+    ROLLOUTS_SHOWN,
 )
+from edgefleet.hub.part_files import too_large
 from edgefleet.hub.people_api import PEOPLE
-from edgefleet.hub.problems import HANDLERS
+from edgefleet.hub.problems import HANDLERS, problem_answer
 from edgefleet.hub.rollout_commands import read_verb
 from edgefleet.protocol.api import ENDPOINTS, Endpoint
+from edgefleet.protocol.collection import Collect
 from edgefleet.protocol.device_commands import (
     ClearCopy,
     DeviceFilter,
@@ -31,6 +41,7 @@ from edgefleet.protocol.device_commands import (
     RemoveDevice,
     RenameDevice,
 )
+from edgefleet.protocol.events import check_kinds
 from edgefleet.protocol.operator import (
     ArtifactView,
     ClaimRequest,
@@ -45,12 +56,13 @@ from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, RolloutS
 from edgefleet.protocol.wire import encode
 from edgefleet.security.principals import Principal
 
+_PARAMETER: Final = re.compile(r"\{\w+\}")
 OperatorServe = Callable[[Hub, Request, Principal], Awaitable[Answer]]
 
 
 def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
     """The main listener's application. ``extra_routes`` must check their own credentials."""
-    served: dict[str, Route] = {}
+    served: dict[str, _EndpointRoute] = {}
     for endpoint in ENDPOINTS:
         if endpoint.role == "operator":
             answer = _for_principal(hub, endpoint, OPERATED[endpoint.name])
@@ -59,7 +71,9 @@ def create_app(hub: Hub, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
         else:
             continue  # check-ins have their own listener
         app = _Endpoint(answer)
-        served[endpoint.name] = Route(endpoint.path, app, methods=[endpoint.method])
+        served[endpoint.name] = _EndpointRoute(endpoint.path, app, methods=[endpoint.method])
+    for route in served.values():
+        route.yield_to(served.values())
     return Starlette(routes=[*served.values(), *extra_routes], exception_handlers=HANDLERS)
 
 
@@ -76,6 +90,28 @@ class _Endpoint:
         await answer(scope, receive, send)
 
 
+class _EndpointRoute(Route):
+    """A route that yields a path to the route whose own text it is, also for another method.
+
+    So a POST to ``/rollouts/{rollout}/why``, which has GET alone, is not one of the verb ``why``.
+    """
+
+    _others: tuple[Pattern[str], ...] = ()
+
+    def yield_to(self, routes: Iterable["_EndpointRoute"]) -> None:
+        """Of ``routes``, those with a path that this route would match."""
+        self._others = tuple(
+            other.path_regex
+            for other in routes
+            if other.path != self.path and self.path_regex.match(_PARAMETER.sub("x", other.path))
+        )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if any(other.match(scope.get("path", "")) for other in self._others):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
 def _for_principal(
     hub: Hub, endpoint: Endpoint, serve: OperatorServe
 ) -> Callable[[Request], Awaitable[Answer]]:
@@ -84,7 +120,13 @@ def _for_principal(
 
     async def answer(request: Request) -> Answer:
         address = request.client.host if request.client else ""
-        by = hub.people.by_header(request.headers.get("authorization"), address)
+        try:
+            by = hub.people.by_header(request.headers.get("authorization"), address)
+        except OperatorError:
+            hub.rates.failed(address)
+            raise
+        credential_shown(request.scope, Worth.PERSON)
+        hub.rates.consume(by.name)
         by.check(needed, endpoint.name)
         return await serve(hub, request, by)
 
@@ -94,6 +136,7 @@ def _for_principal(
 async def _for_device(hub: Hub, endpoint: Endpoint, serve: Serve, request: Request) -> Answer:
     if endpoint.role == "device":  # a claim is in the body; ``Devices.enrol`` checks it
         hub.identify(request.headers.get("authorization", ""))
+        credential_shown(request.scope, Worth.DEVICE)
     return await serve(hub, request)
 
 
@@ -117,17 +160,33 @@ async def _trusted(hub: Hub, _request: Request, _by: Principal) -> Answer:
     return hub.registry.keys()
 
 
-async def _artifact(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return await artifact(hub, request)
+async def _artifact(hub: Hub, request: Request, by: Principal) -> Answer:
+    return artifact(hub, request, by.name)
+
+
+async def _artifact_head(hub: Hub, request: Request, by: Principal) -> Answer:
+    digest: str = request.path_params["sha256"]
+    if hub.blobs.size(digest) is not None:
+        hub.blobs.touch(digest)
+        return artifact(hub, request, by.name)
+    absent = OperatorError("not_found", f"There is no artifact {digest}.", field="sha256")
+    return problem_answer(absent, {"upload-offset": str(hub.blobs.uploaded(digest))})
 
 
 async def _artifact_put(hub: Hub, request: Request, _by: Principal) -> Answer:
     most = hub.settings.max_artifact_bytes
-    if (announced_bytes(request) or 0) > most:
+    start, announced = content_start(request), announced_bytes(request)
+    if start + (announced or 0) > most:
         raise too_large(most)
     digest: str = request.path_params["sha256"]
-    size_bytes = await hub.blobs.put(digest, pieces(request))
+    size_bytes = await hub.blobs.put(
+        digest, pieces(request), start=start, announced_bytes=announced
+    )
     return ArtifactView(sha256=digest, size_bytes=size_bytes)
+
+
+async def _collect(hub: Hub, request: Request, by: Principal) -> Answer:
+    return await hub.collector.collect(await read_json(request, Collect), by)
 
 
 async def _publish(hub: Hub, request: Request, by: Principal) -> Answer:
@@ -163,6 +222,11 @@ async def _devices(hub: Hub, request: Request, _by: Principal) -> Answer:
         phase=query.get("phase", ""),
         states=tuple(query.getlist("state")),
         search=query.get("search", ""),
+        profile=query.get("profile", ""),
+        runtime=query.get("runtime", ""),
+        agent=query.get("agent", ""),
+        rollout=query.get("rollout", ""),
+        standing=query.get("standing", ""),
     )
     return hub.devices(query.get("after"), limit or DEVICE_PAGE, only)
 
@@ -199,11 +263,20 @@ async def _plan(hub: Hub, request: Request, by: Principal) -> Answer:
 
 
 async def _plan_fleet(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return hub.plan_fleet(await read_json(request, RolloutSpec))
+    spec = await read_json(request, RolloutSpec)
+    found = await hub.forks.run(lambda: encode(hub.plan_fleet(spec)))
+    return Response(found, media_type="application/json")
 
 
 async def _rollouts(hub: Hub, request: Request, _by: Principal) -> Answer:
-    return hub.rollouts(request.query_params.get("model", ""))
+    query = request.query_params
+    limit = query_number(request, "limit", default=ROLLOUTS_SHOWN, most=ROLLOUTS_SHOWN)
+    return hub.rollouts(
+        query.get("model", ""),
+        query.get("status", ""),
+        after=query.get("after"),
+        limit=limit or ROLLOUTS_SHOWN,
+    )
 
 
 async def _rollout(hub: Hub, request: Request, _by: Principal) -> Answer:
@@ -284,15 +357,33 @@ async def _audit(hub: Hub, request: Request, _by: Principal) -> Answer:
     return hub.audit(before, limit or AUDIT_PAGE)
 
 
+async def _events(hub: Hub, request: Request, by: Principal) -> Answer:
+    query = request.query_params
+    follow = read_choice(query.get("follow", "true"), ("true", "false"), "follow")
+    authorization = request.headers.get("authorization")
+
+    def allowed() -> None:
+        hub.people.by_header(authorization, by.address).check(NEEDS["events"], "events")
+
+    return hub.event_streams.open(
+        by,
+        allowed,
+        check_kinds(tuple(query.getlist("kind"))),
+        after=start_of(request),
+        follow=follow != "false",
+    )
+
+
 OPERATED: Final[Mapping[str, OperatorServe]] = {
     "metrics": _metrics,
     "fleet": _fleet,
     "claim": _claim,
     "trust": _trust,
     "trusted": _trusted,
-    "artifact_head": _artifact,
+    "artifact_head": _artifact_head,
     "artifact_put": _artifact_put,
     "artifact_get": _artifact,
+    "collect": _collect,
     "publish": _publish,
     "models": _models,
     "model": _model,
@@ -324,6 +415,8 @@ OPERATED: Final[Mapping[str, OperatorServe]] = {
     "add_truth": _add_truth,
     "command": _command,
     "audit": _audit,
+    "events": _events,
     **PEOPLE,
+    **HOOKS,
 }
 """The function of each endpoint for operators, by its name in the table."""

@@ -6,25 +6,22 @@ bytes, so the order of their renames does not matter.
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
-import tempfile
-from collections.abc import AsyncIterator, Generator
-from hashlib import sha256
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterable
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Final
 
 from edgefleet.base.durable import sync_folder
-from edgefleet.base.errors import DeviceError, OperatorError, PublisherError
-from edgefleet.hub.limits import COPY_BYTES, UPLOADS_AT_ONCE
+from edgefleet.base.errors import DeviceError, OperatorError
+from edgefleet.hub.limits import UPLOADS_AT_ONCE
+from edgefleet.hub.part_files import PartFiles, room
+from edgefleet.hub.unneeded import StoredFile
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _INCOMING: Final = "incoming"
-
-
-class _Digest(Protocol):
-    def update(self, data: bytearray, /) -> None: ...
 
 
 class Blobs:
@@ -32,13 +29,9 @@ class Blobs:
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._root = root
-        self._incoming = root / _INCOMING
-        self._max_bytes = max_bytes
+        self._parts = PartFiles(root / _INCOMING, max_bytes=max_bytes)
         self._uploading = 0
-        with contextlib.suppress(OSError):  # a full or read-only disk; ``put`` says so
-            self._incoming.mkdir(parents=True, exist_ok=True)
-            for left in self._incoming.iterdir():  # uploads of a hub that was killed
-                left.unlink()
+        self.in_use: Counter[str] = Counter()
 
     def path(self, digest: str) -> Path:
         """The path of the artifact. Raises OperatorError ``bad_request`` or ``not_found``."""
@@ -54,12 +47,23 @@ class Blobs:
         except FileNotFoundError:
             return None
 
-    async def put(self, digest: str, pieces: AsyncIterator[bytes]) -> int:
-        """Store the bytes from ``pieces`` if their digest is ``digest``. Returns their size.
+    async def put(
+        self,
+        digest: str,
+        pieces: AsyncIterator[bytes],
+        *,
+        start: int = 0,
+        announced_bytes: int | None = None,
+    ) -> int:
+        """Store the bytes from ``pieces`` if their digest is ``digest``. Returns the whole size.
+
+        ``start`` bytes are there already, see ``uploaded``; ``announced_bytes`` will follow. After
+        an error of ``pieces``, and after a cancellation, the upload can be continued. Any other
+        error leaves no file.
 
         Raises PublisherError ``digest_mismatch`` or ``artifact_too_large``, DeviceError
-        ``overloaded``, ``disk_full`` or ``disk_readonly``, or the error of ``pieces``. After an
-        error no file remains.
+        ``overloaded``, ``range_invalid``, ``disk_full`` or ``disk_readonly``, or the error of
+        ``pieces``.
         """
         place = self._place(digest)
         if self._uploading >= UPLOADS_AT_ONCE:
@@ -67,37 +71,70 @@ class Blobs:
                 "overloaded", f"{UPLOADS_AT_ONCE} uploads are in progress, the limit."
             )
         self._uploading += 1
-        name = ""
         try:
-            with _room():
-                self._incoming.mkdir(parents=True, exist_ok=True)
-                handle, name = tempfile.mkstemp(dir=self._incoming)
-            with os.fdopen(handle, "wb", buffering=0) as file, _room():
-                size, found = await self._copy(file, pieces)
-                if found != digest:
-                    raise PublisherError(
-                        "digest_mismatch",
-                        f"The bytes have the digest {found}, not {digest}.",
-                        field="sha256",
-                    )
-                await asyncio.to_thread(_settle, file, Path(name), place)
+            self._parts.check_free(announced_bytes or 0)
+            with self._parts.upload(digest, start) as path:
+                size = await self._parts.receive(path, digest, pieces, start)
+                with room():
+                    await asyncio.to_thread(_settle, path, place)
             return size
         finally:
             self._uploading -= 1
-            _forget(name)
 
-    async def _copy(self, file: BinaryIO, pieces: AsyncIterator[bytes]) -> tuple[int, str]:
-        size, digest, waiting = 0, sha256(), bytearray()
-        async for piece in pieces:
-            size += len(piece)
-            if size > self._max_bytes:
-                raise too_large(self._max_bytes)
-            waiting += piece
-            if len(waiting) >= COPY_BYTES:
-                full, waiting = waiting, bytearray()
-                await asyncio.to_thread(_write, file, digest, full)
-        await asyncio.to_thread(_write, file, digest, waiting)
-        return size, digest.hexdigest()
+    def uploaded(self, digest: str) -> int:
+        """Bytes of the artifact that an interrupted upload has left: the next one continues there.
+
+        Raises OperatorError ``bad_request``.
+        """
+        self._place(digest)
+        return self._parts.size(digest)
+
+    @contextlib.contextmanager
+    def used(self, digests: Iterable[str]) -> Generator[None]:
+        """The time in which these artifacts may not be removed, as a release is published."""
+        counted = Counter(digests)
+        self.in_use.update(counted)
+        try:
+            yield
+        finally:
+            self.in_use -= counted
+
+    def touch(self, digest: str) -> None:
+        """A publisher asks for the artifact: keep it as if it had been uploaded now."""
+        with contextlib.suppress(OSError):  # a full or read-only disk, on which none is removed
+            os.utime(self._place(digest))
+
+    async def stored(self) -> list[StoredFile]:
+        """All artifacts. Removes the parts of uploads that were interrupted long ago."""
+        return await asyncio.to_thread(self._list)
+
+    def stored_file(self, digest: str) -> StoredFile | None:
+        """None if the artifact is not here."""
+        try:
+            found = self._place(digest).stat()
+        except FileNotFoundError:
+            return None
+        return StoredFile(digest, found.st_size, found.st_mtime)
+
+    async def remove(self, digest: str) -> None:
+        """Remove an artifact. Its name is gone at once; its bytes after a kill, too."""
+        gone = self._parts.doomed(digest)
+        self._place(digest).replace(gone)
+        await asyncio.to_thread(gone.unlink)  # of a large file it takes long
+
+    def free_share(self) -> float:
+        """The part of the disk that is free, from 0 to 1. 1 if it is not known."""
+        try:
+            disk = shutil.disk_usage(self._root)
+        except OSError:
+            return 1.0
+        return disk.free / disk.total
+
+    def _list(self) -> list[StoredFile]:
+        self._parts.forget_old()
+        names = (path.name for path in self._root.glob("??/*"))
+        found = (self.stored_file(name) for name in names if _DIGEST.fullmatch(name))
+        return [file for file in found if file is not None]
 
     def _place(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
@@ -107,48 +144,10 @@ class Blobs:
         return self._root / digest[:2] / digest
 
 
-def too_large(max_bytes: int) -> PublisherError:
-    """The error for an artifact above ``max_bytes``."""
-    return PublisherError("artifact_too_large", f"The artifact is larger than {max_bytes} bytes.")
-
-
-def _write(file: BinaryIO, digest: _Digest, data: bytearray) -> None:
-    digest.update(data)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-def _settle(file: BinaryIO, temporary: Path, place: Path) -> None:
-    """Sync the bytes to the disk, then rename the file and sync the rename."""
-    os.fsync(file.fileno())
+def _settle(complete: Path, place: Path) -> None:
+    """Give a file that is on the disk its name, and sync the name."""
     place.parent.mkdir(exist_ok=True)
     sync_folder(place.parent.parent)  # always: the upload that created it may not have synced yet
-    temporary.chmod(0o444)
-    temporary.replace(place)
+    complete.chmod(0o444)
+    complete.replace(place)
     sync_folder(place.parent)
-
-
-def _forget(temporary: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # it was renamed, or never made
-        os.unlink(temporary)  # noqa: PTH108 - a name from mkstemp
-
-
-@contextlib.contextmanager
-def _room() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DeviceError(
-                "disk_full",
-                "The hub's disk is full.",
-                hint="Free space on the hub's disk.",
-            ) from error
-        if error.errno == errno.EROFS:
-            raise DeviceError(
-                "disk_readonly",
-                "The hub's disk is read-only.",
-                hint="Mount the hub's disk for writing.",
-            ) from error
-        raise

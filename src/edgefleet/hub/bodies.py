@@ -1,8 +1,9 @@
 """Request bodies of the main listener, read with limits on size and time."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from starlette.requests import Request
 
@@ -11,6 +12,7 @@ from edgefleet.hub.limits import BODY_PAUSE_S, JSON_BODY_BYTES, JSON_BODY_S
 from edgefleet.protocol.wire import decode
 
 T = TypeVar("T")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
 
 async def read_json(request: Request, kind: type[T], *, most: int = JSON_BODY_BYTES) -> T:
@@ -52,6 +54,26 @@ def announced_bytes(request: Request) -> int | None:
     """The Content-Length in bytes. None if the body is chunked."""
     text = request.headers.get("content-length")
     return int(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def content_start(request: Request) -> int:
+    """Where the body begins in the whole, by its Content-Range. 0 without one.
+
+    Raises OperatorError ``bad_request`` unless the body goes to the end of the whole.
+    """
+    text = request.headers.get("content-range")
+    if text is None:
+        return 0
+    found = _CONTENT_RANGE.fullmatch(text)
+    start, last, size = (int(number) for number in found.groups()) if found else (1, 0, 0)
+    if not start <= last == size - 1 or announced_bytes(request) not in (None, size - start):
+        raise OperatorError(
+            "bad_request",
+            f"Content-Range is {text}; `bytes START-LAST/SIZE` up to the end is needed, with as "
+            "many bytes in the body.",
+            field="content-range",
+        )
+    return start
 
 
 def query_number(request: Request, name: str, *, default: int | None, most: int) -> int | None:

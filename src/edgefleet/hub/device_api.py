@@ -22,6 +22,12 @@ async def _health(hub: Hub, _request: Request) -> Answer:
     return hub.health()
 
 
+async def _openapi(_hub: Hub, _request: Request) -> Answer:
+    from edgefleet.hub.openapi import document  # noqa: PLC0415 - most hubs are never asked
+
+    return Response(document(), media_type="application/json")
+
+
 async def _enrol(hub: Hub, request: Request) -> Answer:
     enrolment = await read_json(request, EnrolRequest, most=CHECKIN_BODY_BYTES)
     return await hub.enrol(enrolment, request.url.hostname)
@@ -42,9 +48,15 @@ async def _manifest(hub: Hub, request: Request) -> Answer:
     return hub.registry.manifest(request.path_params["sha256"])
 
 
-async def artifact(hub: Hub, request: Request) -> Answer:
+async def _artifact(hub: Hub, request: Request) -> Answer:
+    row = hub.identify(request.headers.get("authorization", ""))
+    return artifact(hub, request, f"device {row}")
+
+
+def artifact(hub: Hub, request: Request, owner: str) -> Answer:
+    """The answer to a request of ``owner`` for an artifact. Raises OperatorError."""
     digest: str = request.path_params["sha256"]
-    return artifact_answer(request, digest, hub.blobs.path(digest))
+    return artifact_answer(request, digest, hub.blobs.path(digest), hub.downloads, owner)
 
 
 SERVED: Final[Mapping[str, Serve]] = {
@@ -52,7 +64,8 @@ SERVED: Final[Mapping[str, Serve]] = {
     "reenrol": _reenrol,
     "endpoints": _endpoints,
     "device_manifest": _manifest,
-    "device_artifact": artifact,
+    "device_artifact": _artifact,
     "health": _health,
+    "openapi": _openapi,
 }
 """The function of each endpoint, by its name in the table."""

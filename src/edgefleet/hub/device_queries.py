@@ -3,8 +3,10 @@
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.hub.cursors import read_choice
+from edgefleet.hub.devices import Devices
 from edgefleet.protocol.device import Phase
-from edgefleet.protocol.device_commands import SEARCH_CHARS, STATES, DeviceFilter
+from edgefleet.protocol.device_commands import SEARCH_CHARS, STANDINGS, STATES, DeviceFilter
 from edgefleet.rollout.engine import Engine
 from edgefleet.rollout.evidence.ledger import DeviceStanding
 from edgefleet.rollout.fleet.columns import Mask, Rows
@@ -16,20 +18,31 @@ from edgefleet.rollout.lifecycle.state import OPEN
 class DeviceQueries:
     """Reads the engine and changes nothing."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, devices: Devices) -> None:
         self._engine = engine
+        self._devices = devices
 
     def rows(self, only: DeviceFilter, now: float) -> Rows:
         """The devices that ``only`` selects, ascending.
 
-        Raises OperatorError ``selector_invalid``, ``name_invalid`` or ``bad_request``.
+        Raises OperatorError ``selector_invalid``, ``name_invalid``, ``bad_request`` or
+        ``not_found``.
         """
         fleet = self._engine.fleet
         mask = fleet.selected(parse(only.selector))
         if only.runs:
             mask &= fleet.running(parse_runs(only.runs))
+        if only.profile:
+            mask &= fleet.with_kit(lambda kit: kit.profile == only.profile)
+        if only.runtime:
+            mask &= fleet.with_kit(lambda kit: only.runtime in kit.runtimes)
+        if only.agent:
+            mask &= self._devices.with_agent(only.agent)
+        if only.rollout or only.standing:
+            mask &= self._reported(only.rollout, only.standing)
         if only.phase:
-            mask &= fleet.models.in_phase(len(fleet), _phase(only.phase))
+            phase = Phase(read_choice(only.phase, tuple(Phase), "phase"))
+            mask &= fleet.models.in_phase(len(fleet), phase)
         for state in only.states:
             mask &= self._in_state(state, now)
         rows = np.flatnonzero(mask)
@@ -57,12 +70,25 @@ class DeviceQueries:
                 return self._only(fleet.disk_faults.rows())
             case "failed":
                 return self._failed()
+            case "serving_down" | "serving_unstable":
+                down = state == "serving_down"
+                return self._only(fleet.serving.rows(is_down=down)) & fleet.all_online(now)
             case _:
                 raise OperatorError(
                     "bad_request",
                     f"{state!r} is not a state. The states are {', '.join(STATES)}.",
                     field="state",
                 )
+
+    def _reported(self, rollout: str, standing: str) -> Mask:
+        """Devices with a report to the rollout, or with this standing in it."""
+        if not rollout:
+            raise OperatorError(
+                "bad_request", "A standing is one in a rollout: name it.", field="rollout"
+            )
+        named = read_choice(standing, STANDINGS, "standing")
+        wanted = [DeviceStanding[named.upper()]] if named else list(DeviceStanding)[1:]
+        return self._only(self._engine.rollout(rollout).ledger.rows(*wanted))
 
     def _only(self, rows: Rows) -> Mask:
         found: Mask = np.zeros(len(self._engine.fleet), np.bool_)
@@ -106,14 +132,3 @@ class DeviceQueries:
             if part in fleet.name(row).lower() or fleet.label_id(row) in labelled
         )
         return np.fromiter(found, np.int64)
-
-
-def _phase(text: str) -> Phase:
-    try:
-        return Phase(text)
-    except ValueError as error:
-        raise OperatorError(
-            "bad_request",
-            f"{text!r} is not a phase. The phases are {', '.join(Phase)}.",
-            field="phase",
-        ) from error

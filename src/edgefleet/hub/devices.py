@@ -15,6 +15,7 @@ from edgefleet.base.entropy import Entropy
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
+from edgefleet.hub.agent_versions import AgentVersions
 from edgefleet.hub.known_credentials import KnownCredentials
 from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import PROFILES, SHARED_FACTS, STANDINGS_PER_WRITE
@@ -25,6 +26,7 @@ from edgefleet.protocol.device import CheckIn, EnrolRequest, Facts
 from edgefleet.protocol.operator import ClaimRequest, Claims
 from edgefleet.protocol.restored import ReenrolRequest
 from edgefleet.protocol.version import check_protocol
+from edgefleet.rollout.fleet.columns import Mask
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
 from edgefleet.security.credentials import (
@@ -60,6 +62,7 @@ class Devices:
         self._enrolled_at = array("d")
         self._facts: list[Facts] = []
         self._shared_facts: dict[Facts, Facts] = {}  # one object per distinct facts
+        self._agents = AgentVersions()
         self._profiles: set[str] = set()
         self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
@@ -268,6 +271,10 @@ class Devices:
     def facts(self, row: int) -> Facts:
         return self._facts[row]
 
+    def with_agent(self, version: str) -> Mask:
+        """One truth value per row: whether the device's agent has this version."""
+        return self._agents.rows_with(version)
+
     def enrolled_at(self, row: int) -> float:
         return self._enrolled_at[row]
 
@@ -304,6 +311,7 @@ class Devices:
             raise AssertionError(msg)
         self._enrolled_at.append(device.enrolled_at)
         self._facts.append(self._shared(device.facts))
+        self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(device.facts.profile)
         if device.enrolled_as is not None:
@@ -316,6 +324,7 @@ class Devices:
 
     def _set_facts(self, row: int, facts: Facts) -> None:
         self._facts[row] = self._shared(facts)
+        self._agents.set(row, facts.agent_version)
         self._fleet.disk_faults.set(row, facts.disk_fault)
         self._profiles.add(facts.profile)
         self._fleet.set_facts(

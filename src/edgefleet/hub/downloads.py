@@ -5,24 +5,67 @@ artifact, as the RFC allows.
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from edgefleet.base.errors import DeviceError
-from edgefleet.hub.limits import COPY_BYTES
+from edgefleet.base.errors import DeviceError, EdgefleetError
+from edgefleet.hub.exchange import exchange_of
+from edgefleet.hub.file_sending import FileSender, can_send, reset
+from edgefleet.hub.limits import DOWNLOADS_AT_ONCE, DOWNLOADS_OF_ONE, PIECE_BYTES
 from edgefleet.hub.problems import problem_answer
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _BINARY: Final = "application/octet-stream"
 
 
-def artifact_answer(request: Request, digest: str, path: Path) -> Response:
-    """Answer a GET or HEAD for the artifact at ``path``."""
+class Downloads:
+    """Counts the downloads in progress, of all clients and of each, and sends their files.
+
+    ``most`` may be set lower, if the system allows fewer open files.
+    """
+
+    def __init__(self) -> None:
+        self.sender = FileSender()
+        self.most = DOWNLOADS_AT_ONCE
+        self._count = 0
+        self._of: Counter[str] = Counter()
+
+    def close(self) -> None:
+        self.sender.close()
+
+    @contextlib.contextmanager
+    def one_more(self, owner: str) -> Generator[None]:
+        """A place for a download of ``owner``. Raises DeviceError ``overloaded``."""
+        if self._count >= self.most:
+            raise DeviceError("overloaded", f"{self.most} downloads are in progress, the limit.")
+        if self._of[owner] >= DOWNLOADS_OF_ONE:
+            raise DeviceError(
+                "overloaded", f"{DOWNLOADS_OF_ONE} downloads of {owner} are in progress, the limit."
+            )
+        self._of[owner] += 1
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._of[owner] -= 1
+            if not self._of[owner]:
+                del self._of[owner]
+
+
+def artifact_answer(
+    request: Request, digest: str, path: Path, downloads: Downloads, owner: str
+) -> Response:
+    """Answer a GET or HEAD of ``owner`` for the artifact at ``path``."""
     size = path.stat().st_size
     etag = f'"{digest}"'
     headers = {
@@ -45,9 +88,63 @@ def artifact_answer(request: Request, digest: str, path: Path) -> Response:
     headers["content-length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=_BINARY)
-    return StreamingResponse(
-        _pieces(path, start, stop), status_code=status, headers=headers, media_type=_BINARY
-    )
+    return FileAnswer(status, headers, FilePart(path, start, stop), downloads, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The bytes of a file from ``start`` to ``stop``."""
+
+    path: Path
+    start: int
+    stop: int
+
+
+class FileAnswer(Response):
+    """A part of a file as an answer to ``owner``."""
+
+    def __init__(
+        self,
+        status: int,
+        headers: dict[str, str],
+        part: FilePart,
+        downloads: Downloads,
+        owner: str,
+    ) -> None:
+        super().__init__(status_code=status, headers=headers, media_type=_BINARY)
+        self._part = part
+        self._downloads = downloads
+        self._owner = owner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._downloads.one_more(self._owner):
+                await self._send(scope, send)
+        except EdgefleetError as error:
+            await problem_answer(error)(scope, receive, send)
+        except ConnectionError:
+            exchange = exchange_of(scope)
+            if exchange is None:
+                raise
+            reset(exchange.transport)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+    async def _send(self, scope: Scope, send: Send) -> None:
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        await send(start)
+        exchange, part = exchange_of(scope), self._part
+        if exchange is not None and can_send(exchange.transport):
+            await self._downloads.sender.send(exchange.transport, part.path, part.start, part.stop)
+            exchange.sent(part.stop - part.start)
+        else:
+            async for piece in _pieces(part):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -77,15 +174,16 @@ def _matches(header: str | None, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-async def _pieces(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(_open_at, path, start)
+async def _pieces(part: FilePart) -> AsyncIterator[bytes]:
+    """The bytes of a file, for a connection that ``FileSender`` cannot use."""
+    file = await asyncio.to_thread(_open_at, part.path, part.start)
     try:
-        left = stop - start
+        left = part.stop - part.start
         while left:
-            piece = await asyncio.to_thread(file.read, min(left, COPY_BYTES))
+            piece = await asyncio.to_thread(file.read, min(left, PIECE_BYTES))
             if not piece:
                 raise ConnectionAbortedError(
-                    f"{path} is {left} bytes shorter than at the start of the download"
+                    f"{part.path} is {left} bytes shorter than at the start of the download"
                 )
             left -= len(piece)
             yield piece

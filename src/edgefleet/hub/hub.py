@@ -15,7 +15,9 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.zones import utc_offset_s
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.checkin_handler import DevicePlane
+from edgefleet.hub.collection import Collector
 from edgefleet.hub.copied_devices import CopiedDevices
+from edgefleet.hub.cursors import cursor, read_choice, read_number, read_text
 from edgefleet.hub.datadir import DataDir
 from edgefleet.hub.device_commands import DeviceCommands
 from edgefleet.hub.device_history import device_history
@@ -23,14 +25,22 @@ from edgefleet.hub.device_names import device_names
 from edgefleet.hub.device_queries import DeviceQueries
 from edgefleet.hub.device_views import DeviceViews
 from edgefleet.hub.devices import Devices
+from edgefleet.hub.downloads import Downloads
+from edgefleet.hub.event_log import EventLog
+from edgefleet.hub.event_stream import EventStreams
 from edgefleet.hub.field_figures import FieldFigures
 from edgefleet.hub.field_views import FieldViews
+from edgefleet.hub.file_reader import FileReader
+from edgefleet.hub.forks import Forks
+from edgefleet.hub.hooks.deliveries import WebHooks
 from edgefleet.hub.limits import DEVICE_REPORTS, ROLLOUTS_SHOWN, UNKNOWN_SHOWN
 from edgefleet.hub.logins import Logins
 from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.people import People
+from edgefleet.hub.quarantine_log import QuarantineLog
 from edgefleet.hub.queue_time import QueueTime
+from edgefleet.hub.rates import RequestRates
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
 from edgefleet.hub.restored import Restored
@@ -98,6 +108,8 @@ class OpenStore(Protocol):
 
 
 _ALL: Final = DeviceFilter()
+_DEVICES: Final = "devices"  # the lists with cursors
+_ROLLOUTS: Final = "rollouts"
 
 
 class Hub:
@@ -125,12 +137,16 @@ class Hub:
         self.blobs = Blobs(folder.blobs, max_bytes=settings.max_artifact_bytes)
         self._store = store = open_store(folder.database, must_exist=folder.was_used)
         self.people = People(store, clock, entropy, operator_token=operator_token)
+        self.rates = RequestRates(clock, settings.operator_requests_per_s)
         self.logins = Logins(store, self.people, clock, entropy, operator_token=operator_token)
         self._engine = engine = _engine(settings, clock.now())
+        self.downloads = Downloads()
+        self._reader = FileReader(self.blobs)
         self.registry = Registry(
             store,
             self.blobs,
             clock,
+            reader=self._reader,
             published=engine.add_release,
             interface_changes=engine.interface_changes,
         )
@@ -143,9 +159,19 @@ class Hub:
             entropy=entropy,
         )
         self._rollout_commands = RolloutCommands(store, engine, clock, entropy)
-        self._queries = DeviceQueries(engine)
+        self._queries = DeviceQueries(engine, self._devices)
         self.restored = Restored(store, engine, clock)
+        self.forks = Forks(lambda: engine.fleet.device_count)
+        self.collector = Collector(
+            self.blobs, self.registry, store, clock, ahead=lambda: self.restored.ahead_count
+        )
         self.snapshots = Snapshots(store, engine, self._metrics, clock)
+        self._quarantine_log = QuarantineLog(store, engine, clock)
+        self.event_log = EventLog(store)
+        self.event_streams = EventStreams(self.event_log, clock)
+        self.hooks = WebHooks(
+            store, self.event_log, clock, entropy, allow_local=settings.allow_local_hooks
+        )
         self._truth = WaitingTruth(
             store, clock, has_model=self._has_model, takes_labels=self._takes_labels
         )
@@ -180,6 +206,8 @@ class Hub:
             self._rollout_commands,
             self.flush,
             self.snapshots.save,
+            self.collector.step,
+            self._quarantine_log.tick,
             history=self._history,
             keep_history=folder.keep_release_counts,
             fleet=engine.fleet,
@@ -231,7 +259,13 @@ class Hub:
             self._engine.remove_device(row, at)
         self.copied.load()
         self._truth.load()
-        self._store.start(self._metrics.commit_seconds.observe)
+        self._quarantine_log.load()
+        self.hooks.load()
+        self._store.start(self._committed)
+
+    def _committed(self, seconds: float) -> None:
+        self._metrics.commit_seconds.observe(seconds)
+        self.event_log.committed()
 
     def check_database(self) -> str:
         """A fault of the database that SQLite finds. Empty if it finds none."""
@@ -239,12 +273,16 @@ class Hub:
 
     async def close(self) -> None:
         """Flush unsaved standings, commit queued writes, unlock the data folder."""
+        await self.hooks.close()
         try:
             if self._store.started:
                 self._field.keep(self.clock.now(), at_once=True)
                 await self.flush()
         finally:
+            self._reader.close()
+            self.downloads.close()
             await self._store.close()
+            self.event_log.close()
             self.folder.release()
 
     async def flush(self) -> None:
@@ -256,6 +294,7 @@ class Hub:
         await self.copied.flush()
         await self._devices.flush()
         await self.people.flush()
+        await self.hooks.flush()
         self.folder.keep_release_counts(self._history.stored())
         self._field.keep(self.clock.now())
 
@@ -317,17 +356,21 @@ class Hub:
     def devices(self, after: str | None, limit: int, only: DeviceFilter = _ALL) -> DevicePage:
         """One page of the devices that ``only`` selects, in order of enrolment.
 
-        Raises OperatorError ``selector_invalid``, ``name_invalid``, ``bad_request`` or
-        ``not_found``.
+        Raises OperatorError ``cursor_invalid``, ``selector_invalid``, ``name_invalid``,
+        ``bad_request`` or ``not_found``.
         """
-        start = 0 if after is None else self.row(after) + 1
+        start = 0 if after is None else read_number(after, _DEVICES) + 1
         if only.runs:
             self._known(parse_runs(only.runs))
-        rows = self._queries.rows(only, self.clock.now())
-        rows = rows[rows.searchsorted(start) :]
         now = self.clock.now()
-        page = tuple(self._views.view(row, now) for row in rows[:limit].tolist())
-        return DevicePage(devices=page, next=page[-1].name if len(rows) > limit else None)
+        rows = self._queries.rows(only, now)
+        rest = rows[rows.searchsorted(start) :]
+        shown = rest[:limit].tolist()
+        return DevicePage(
+            devices=tuple(self._views.view(row, now) for row in shown),
+            next=cursor(_DEVICES, shown[-1]) if len(rest) > limit else None,
+            count=len(rows),
+        )
 
     def names(self, kind: str, prefix: str, model: str, limit: int) -> Names:
         """The first ``limit`` names of a kind that begin with ``prefix``.
@@ -464,16 +507,32 @@ class Hub:
         """Add late labels for the answers of a device. Raises OperatorError."""
         return await self._truth.add(self.row(request.device), request, by)
 
-    def rollouts(self, model: str = "") -> Rollouts:
-        """The newest ``ROLLOUTS_SHOWN`` rollouts, newest first, of one model or of all.
+    def rollouts(
+        self,
+        model: str = "",
+        status: str = "",
+        *,
+        after: str | None = None,
+        limit: int = ROLLOUTS_SHOWN,
+    ) -> Rollouts:
+        """One page of rollouts, newest first, of one model or of all, with one status or with any.
 
-        Raises OperatorError ``not_found``.
+        Raises OperatorError ``cursor_invalid``, ``bad_request`` or ``not_found``.
         """
         if model:
             self._known(Runs(model, None), field="model")
-        of_it = (state for state in self._engine.states() if model in ("", state.spec.model))
-        newest = islice(of_it, ROLLOUTS_SHOWN)
-        return Rollouts(rollouts=tuple(self.rollout(state.id) for state in newest))
+        before = None if after is None else read_text(after, _ROLLOUTS)
+        wanted = read_choice(status, tuple(Status), "status")
+        found = (
+            state.id
+            for state in self._engine.states()
+            if model in ("", state.spec.model)
+            and wanted in ("", state.status)
+            and (before is None or state.id < before)  # ids sort by age
+        )
+        ids = tuple(islice(found, limit + 1))
+        more = cursor(_ROLLOUTS, ids[limit - 1]) if len(ids) > limit else None
+        return Rollouts(rollouts=tuple(map(self.rollout, ids[:limit])), next=more)
 
     def rollout(self, rollout: str) -> RolloutView:
         """Raises OperatorError ``not_found``."""

@@ -1,4 +1,4 @@
-"""The hub's periodic work: evaluate gates, store standings and finished rollouts, sample."""
+"""The hub's periodic work: gates, standings, finished rollouts, samples, unneeded artifacts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,6 +20,8 @@ class Loop:
         rollout_commands: RolloutCommands,
         flush: Callable[[], Awaitable[None]],
         save_snapshot: Callable[[], Awaitable[None]],
+        collect: Callable[[], Awaitable[None]],
+        note_quarantines: Callable[[], Awaitable[None]],
         *,
         history: ReleaseHistory,
         keep_history: Callable[[bytes], None],
@@ -30,6 +32,8 @@ class Loop:
         self._rollout_commands = rollout_commands
         self._flush = flush
         self._save_snapshot = save_snapshot
+        self._collect = collect
+        self._note_quarantines = note_quarantines
         self._history = history
         self._keep_history = keep_history
         self._fleet = fleet
@@ -50,12 +54,14 @@ class Loop:
             self._history.sample(now, self._fleet.figures(now).on_release)
         try:
             await self._rollout_commands.evaluate()
+            await self._note_quarantines()
             if self._clock.monotonic() - self._flushed >= STANDING_FLUSH_S:
                 await self._flush()
                 self._flushed = self._clock.monotonic()
             if self._clock.monotonic() - self._snapshot_at >= SNAPSHOT_S:
                 await self._save_snapshot()
                 self._snapshot_at = self._clock.monotonic()
+            await self._collect()
         except EdgefleetError as error:
             if error.retry is not Retry.LATER:
                 raise

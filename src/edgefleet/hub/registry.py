@@ -1,13 +1,15 @@
 """Trusted publisher keys and the published releases, which are immutable."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
+from edgefleet.hub.backup.record import artifacts_of
 from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.file_reader import FileReader
 from edgefleet.hub.limits import TRUSTED_KEYS
 from edgefleet.hub.release_check import check_release
 from edgefleet.hub.store.records import StoredRelease
@@ -15,7 +17,7 @@ from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.protocol.operator import TrustedKeys, TrustKey
 from edgefleet.protocol.release import Envelope, ReleaseManifest
 from edgefleet.security.principals import Principal
-from edgefleet.security.signing import PublicKey, open_manifest
+from edgefleet.security.signing import OpenedManifest, PublicKey, open_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Registry:
         blobs: Blobs,
         clock: Clock,
         *,
+        reader: FileReader,
         published: Callable[[ReleaseManifest, str], None],
         interface_changes: Callable[[ReleaseManifest], tuple[str, ...]],
     ) -> None:
@@ -47,6 +50,7 @@ class Registry:
         """
         self._store = store
         self._blobs = blobs
+        self._reader = reader
         self._clock = clock
         self._published = published
         self._interface_changes = interface_changes
@@ -100,31 +104,41 @@ class Registry:
         invalid, or OperatorError ``name_invalid``. After an error nothing is changed.
         """
         opened = open_manifest(envelope, self._trusted)
-        manifest = opened.manifest
         known = self._by_digest.get(opened.digest)
-        if known is None:
-            await check_release(manifest, self._blobs)
-            changes = self._interface_changes(manifest)
-            if changes and not manifest.changes_interface:
-                raise PublisherError(
-                    "release_interface_changed", " ".join(changes), field="changes_interface"
-                )
-            stored = StoredRelease(
-                opened.digest,
-                manifest.model,
-                manifest.release,
-                envelope,
-                opened.signed_by,
-                self._clock.now(),
+        if known is not None:
+            return known
+        with self._blobs.used(artifact.sha256 for artifact in artifacts_of(opened.manifest)):
+            return await self._publish(envelope, opened, by)
+
+    async def _publish(
+        self, envelope: Envelope, opened: OpenedManifest, by: Principal
+    ) -> RegisteredRelease:
+        manifest = opened.manifest
+        await check_release(manifest, self._blobs, self._reader)
+        changes = self._interface_changes(manifest)
+        if changes and not manifest.changes_interface:
+            raise PublisherError(
+                "release_interface_changed", " ".join(changes), field="changes_interface"
             )
-            about = f"release/{manifest.model}/{manifest.release}"
-            await self._store.save_release(
-                stored,
-                line_by(by, "publish", about, opened.digest),
-                lambda fresh: self._accept(stored, manifest) if fresh else None,
-            )
-            known = self._by_digest[opened.digest]
-        return known
+        stored = StoredRelease(
+            opened.digest,
+            manifest.model,
+            manifest.release,
+            envelope,
+            opened.signed_by,
+            self._clock.now(),
+        )
+        about = f"release/{manifest.model}/{manifest.release}"
+        await self._store.save_release(
+            stored,
+            line_by(by, "publish", about, opened.digest),
+            lambda fresh: self._accept(stored, manifest) if fresh else None,
+        )
+        return self._by_digest[opened.digest]
+
+    def manifests(self) -> Iterator[ReleaseManifest]:
+        """The manifests of all releases."""
+        return (published.manifest for published in self._by_digest.values())
 
     def models(self) -> Mapping[str, Mapping[str, RegisteredRelease]]:
         """Model -> release -> published release, oldest first."""

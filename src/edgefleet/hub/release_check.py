@@ -1,28 +1,20 @@
 """Checks before a release is published: complete, consistent, and equal to its manifest."""
 
-import asyncio
-from collections.abc import Sequence
-from pathlib import Path
-
 from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
-from edgefleet.base.texts import counted
 from edgefleet.hub.blobs import Blobs
+from edgefleet.hub.file_reader import FileReader
 from edgefleet.hub.limits import VARIANTS_PER_RELEASE
-from edgefleet.protocol.lineage import LINEAGE_BYTES, check_lineage
-from edgefleet.protocol.release import Artifact, ReleaseManifest, TensorSpec, Variant
-from edgefleet.protocol.runtimes import BUILT_IN
-from edgefleet.serving.golden_set import read_golden
-from edgefleet.serving.model_file import inspect_model
+from edgefleet.protocol.lineage import LINEAGE_BYTES
+from edgefleet.protocol.release import Artifact, ReleaseManifest
 from edgefleet.serving.release_rules import check_rules
 
 
-async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:
+async def check_release(manifest: ReleaseManifest, blobs: Blobs, reader: FileReader) -> None:
     """Check a manifest against itself and against the uploaded bytes.
 
-    Raises OperatorError ``name_invalid`` or PublisherError: ``release_file_invalid`` (the manifest
-    contradicts itself), ``release_incomplete``, ``golden_mismatch``, ``not_a_model``,
-    ``model_truncated``, ``model_is_pickle``, ``model_unsupported``.
+    Raises OperatorError ``name_invalid``, PublisherError ``release_file_invalid`` (the manifest
+    contradicts itself) or ``release_incomplete``, or the errors of ``FileReader.check``.
     """
     _check_manifest(manifest)
     for index, variant in enumerate(manifest.variants):
@@ -32,7 +24,7 @@ async def check_release(manifest: ReleaseManifest, blobs: Blobs) -> None:
         _check_artifact(manifest.lineage, blobs, "lineage")
         if manifest.lineage.size_bytes > LINEAGE_BYTES:
             raise _invalid("lineage.size_bytes", f"At most {LINEAGE_BYTES:,} bytes are allowed.")
-    await asyncio.to_thread(_check_bytes, manifest, blobs)
+    await reader.check(manifest)
 
 
 def _check_manifest(manifest: ReleaseManifest) -> None:
@@ -81,46 +73,6 @@ def _check_artifact(artifact: Artifact, blobs: Blobs, field: str) -> None:
             f"{field}.size_bytes",
             f"The uploaded artifact has {size} bytes, the manifest {artifact.size_bytes}.",
         )
-
-
-def _check_bytes(manifest: ReleaseManifest, blobs: Blobs) -> None:
-    if manifest.lineage is not None:
-        check_lineage(blobs.path(manifest.lineage.sha256).read_bytes(), manifest)
-    for index, variant in enumerate(manifest.variants):
-        _check_variant(variant, blobs.path(variant.artifact.sha256), f"variants[{index}]")
-    golden = manifest.golden
-    for inputs, outputs in {(variant.inputs, variant.outputs) for variant in manifest.variants}:
-        path = blobs.path(golden.artifact.sha256)
-        cases = read_golden(path, inputs, outputs, golden.comparison).cases
-        if cases != golden.cases:
-            raise PublisherError(
-                "golden_mismatch",
-                f"The golden set has {counted(cases, 'case')}, the manifest {golden.cases}.",
-                field="golden.cases",
-            )
-
-
-def _check_variant(variant: Variant, path: Path, field: str) -> None:
-    if variant.runtime not in BUILT_IN:
-        return  # a user's own runtime: its devices prove the file, and the hub cannot read it
-    try:
-        facts = inspect_model(path)
-    except PublisherError as error:
-        raise PublisherError(
-            error.code, error.message, field=f"{field}.artifact", hint=error.hint
-        ) from error
-    if variant.runtime not in facts.runtimes:
-        raise _invalid(f"{field}.runtime", f"The file is for {' or '.join(facts.runtimes)}.")
-    if (variant.inputs, variant.outputs) == facts.raw:
-        return
-    if facts.inputs != variant.inputs:
-        raise _invalid(f"{field}.inputs", f"The model's inputs are {_names(facts.inputs)}.")
-    if facts.outputs != variant.outputs:
-        raise _invalid(f"{field}.outputs", f"The model's outputs are {_names(facts.outputs)}.")
-
-
-def _names(tensors: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{at.name} {at.datatype} {list(at.shape)}" for at in tensors)
 
 
 def _invalid(field: str, message: str) -> PublisherError:

@@ -27,8 +27,12 @@ from edgefleet.hub.limits import (
     CHECKIN_BODY_BYTES,
     CHECKIN_CONNECTIONS,
     CHECKIN_IDLE_S,
+    DOWNLOAD_FILES,
+    DOWNLOADS_AT_ONCE,
     GRACEFUL_STOP_S,
     OPERATOR_CONNECTIONS,
+    OPERATOR_WRITE_S,
+    PEER_SHARE,
     RESERVED_FILES,
 )
 from edgefleet.hub.settings import Address, HubSettings
@@ -52,6 +56,7 @@ async def serve(
     """
     stop = stop or asyncio.Event()
     hub = await Hub.open(settings)
+    hub.downloads.most = downloads_at_once()
     try:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(_signals(stop))
@@ -91,6 +96,7 @@ async def _run(
     serving = asyncio.create_task(server.serve([operators]))
     ticking = asyncio.create_task(hub.loop.run(hub.settings.tick_s))
     stopping = asyncio.create_task(stop.wait())
+    hub.hooks.start()
     ready()
     try:
         done, _ = await asyncio.wait(
@@ -152,23 +158,31 @@ def _announce(hub: Hub, operators: socket.socket, checkins: Listener) -> Reachab
 
 def checkin_limits() -> ConnectionLimits:
     """Limits of the check-in listener."""
-    most = _connections() - operator_connections()
+    others = operator_connections() + DOWNLOAD_FILES * downloads_at_once()
+    most = max(1, min(_files() - others, CHECKIN_CONNECTIONS))
     return ConnectionLimits(
         body_bytes=CHECKIN_BODY_BYTES,
         idle_s=CHECKIN_IDLE_S,
-        connections=max(1, min(most, CHECKIN_CONNECTIONS)),
+        connections=most,
+        peer_connections=max(1, int(most * PEER_SHARE)),
     )
 
 
 def operator_connections() -> int:
     """Connection limit of the main listener: at most a quarter of the open files."""
-    return max(1, min(_connections() // 4, OPERATOR_CONNECTIONS))
+    return max(1, min(_files() // 4, OPERATOR_CONNECTIONS))
 
 
-def _connections() -> int:
-    """Connection limit of both listeners together. Raises the soft limit on open files."""
+def downloads_at_once() -> int:
+    """Limit of downloads in progress: half of the connections of the main listener."""
+    return max(1, min(operator_connections() // 2, DOWNLOADS_AT_ONCE))
+
+
+def _files() -> int:
+    """Open files for connections and downloads. Raises the soft limit of the system."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CHECKIN_CONNECTIONS + OPERATOR_CONNECTIONS + RESERVED_FILES
+    wanted += DOWNLOAD_FILES * DOWNLOADS_AT_ONCE
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -219,6 +233,8 @@ def _bind(address: Address) -> socket.socket:
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections inherit it: also an answer that fits the buffers must be read.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(OPERATOR_WRITE_S * 1000))
         bound.bind(where)
         bound.listen(BACKLOG)
         bound.setblocking(False)

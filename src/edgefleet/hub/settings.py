@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
-from edgefleet.hub.limits import ARTIFACT_BYTES
+from edgefleet.hub.limits import ARTIFACT_BYTES, OPERATOR_REQUESTS_PER_S
 from edgefleet.rollout.evidence.gate import Gate, judge
 
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", ""})
@@ -56,12 +56,16 @@ class HubSettings:
     tick_s: float = 1.0
     offline_after_s: float | None = None  # None: three intervals
     max_artifact_bytes: int = ARTIFACT_BYTES
+    operator_requests_per_s: float = OPERATOR_REQUESTS_PER_S  # of each user
+    allow_local_hooks: bool = False  # to loopback and link-local addresses
     gate: Gate = judge
 
     def __post_init__(self) -> None:
         Address.parse(self.listen, field="listen")
         Address.parse(self.checkin_listen, field="checkin_listen")
-        for field in ("interval_s", "tick_s", "offline_s", "max_artifact_bytes"):
+        for field in (
+            "interval_s", "tick_s", "offline_s", "max_artifact_bytes", "operator_requests_per_s",
+        ):  # fmt: skip
             value: float = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise OperatorError(

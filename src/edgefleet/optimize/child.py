@@ -25,6 +25,8 @@ Request = TypeVar("Request", bound=Wire)
 Answer = TypeVar("Answer", bound=Wire)
 
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
+_NO_EDGEFLEET: Final = b"(ModuleNotFoundError: No module named 'edgefleet')"
+"""The end of Python's last line for ``-m edgefleet.module`` without edgefleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def run_child(
 
     Raises the typed errors of the child. Raises PublisherError ``step_failed`` if it ends without
     an answer, takes longer or needs more memory than it may; DeviceError ``runtime_missing`` if
-    ``python`` cannot be started.
+    ``python`` cannot be started, or does not have edgefleet.
     """
     command = [str(python or sys.executable), "-m", module, str(limits.memory_bytes)]
     try:
@@ -73,6 +75,7 @@ def run_child(
         raise DeviceError(
             "runtime_missing",
             f"{what} needs the Python {command[0]}, which cannot be started: {error.strerror}.",
+            field="python",
             hint="Name the program python of a virtual environment.",
         ) from error
     except subprocess.TimeoutExpired as error:
@@ -85,6 +88,13 @@ def run_child(
     errors = child.stderr.strip().splitlines()
     if child.returncode == 1 and errors and errors[-1].startswith(b"{"):
         raise error_from_problem(errors[-1])
+    if errors and errors[-1].endswith(_NO_EDGEFLEET):
+        raise DeviceError(
+            "runtime_missing",
+            f"{what} needs edgefleet in the Python {command[0]}, which does not have it.",
+            field="python",
+            hint=f"Run `{command[0]} -m pip install 'edgefleet[optimize]'`.",
+        )
     raise _ended(child.returncode, errors, limits, what)
 
 

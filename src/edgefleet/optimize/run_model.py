@@ -67,8 +67,9 @@ def answers(variant: Variant, model: Path, inputs: Path) -> dict[str, NDArray[An
             answers_path=str(file),
         )
         child = _run("edgefleet.serving.answer", encode(request), "file", PROOF_TIMEOUT_S)
-        if child.returncode == 1:
-            raise error_from_problem(child.stderr.strip().rpartition(b"\n")[2])
+        last = child.stderr.strip().rpartition(b"\n")[2]
+        if child.returncode == 1 and last.startswith(b"{"):
+            raise error_from_problem(last)
         if child.returncode:
             raise _ended(child, "file")
         with np.load(file, allow_pickle=False) as read:

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgefleet.protocol import (
+    collection,
     device,
     device_commands,
     device_figures,
     field_figures,
+    hooks,
     operator,
     people,
     restored,
@@ -35,6 +37,8 @@ class Endpoint:
     request: type[Wire] | type[bytes] | None
     answer: type[Wire] | type[bytes]
     text: str
+    media: str = "application/octet-stream"  # of an answer in raw bytes
+    is_ranged: bool = False  # the answer may be a part of the bytes
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -55,7 +59,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              bytes, "The bytes of an artifact; accepts Range."),
     # Operators.
     Endpoint("health", "GET", "/health", "anyone", None, operator.Health, "Whether the hub is up."),
-    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes, "Metrics for Prometheus."),
+    Endpoint("metrics", "GET", "/metrics", "operator", None, bytes,
+             "Metrics for Prometheus.", "text/plain"),
+    Endpoint("openapi", "GET", "/api/v1/openapi.json", "anyone", None, bytes,
+             "This API as an OpenAPI 3.1 document.", "application/json"),
     Endpoint("fleet", "GET", "/api/v1/fleet", "operator", None, operator.FleetView,
              "Counts of the fleet now; the size is constant."),
     Endpoint("claim", "POST", "/api/v1/claims", "operator", operator.ClaimRequest,
@@ -65,11 +72,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("trusted", "GET", "/api/v1/trust", "operator", None, operator.TrustedKeys,
              "The trusted keys."),
     Endpoint("artifact_head", "HEAD", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Whether the hub has the artifact."),
+             "Whether the hub has the artifact. If not, `Upload-Offset` is where an interrupted "
+             "upload continues."),
     Endpoint("artifact_put", "PUT", "/api/v1/artifacts/{sha256}", "operator", bytes,
-             operator.ArtifactView, "Upload an artifact as a stream."),
+             operator.ArtifactView,
+             "Upload an artifact as a stream; `Content-Range` continues an interrupted upload."),
     Endpoint("artifact_get", "GET", "/api/v1/artifacts/{sha256}", "operator", None, bytes,
-             "Download an artifact; accepts Range."),
+             "Download an artifact; accepts Range.", is_ranged=True),
+    Endpoint("collect", "POST", "/api/v1/collect", "operator", collection.Collect,
+             collection.Collected,
+             "Remove the artifacts that no release needs, or count them (`dry_run`)."),
     Endpoint("publish", "POST", "/api/v1/releases", "operator", operator.PublishRequest,
              operator.ReleaseView, "Publish a signed release whose artifacts are uploaded."),
     Endpoint("models", "GET", "/api/v1/models", "operator", None, operator.Models,
@@ -85,7 +97,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              "Latency and memory of a model's releases in the field, by hardware class."),
     Endpoint("devices", "GET", "/api/v1/devices", "operator", None, operator.DevicePage,
              "One page of devices (?after=, ?limit=, and the fields of `DeviceFilter`: ?selector=, "
-             "?runs=, ?phase=, ?state=, which may be repeated, ?search=)."),
+             "?runs=, ?phase=, ?state=, which may be repeated, ?search=, ?profile=, ?runtime=, "
+             "?agent=, ?rollout=, ?standing=), and their count."),
     Endpoint("names", "GET", "/api/v1/names/{kind}", "operator", None, operator.Names,
              "Names of devices, models, releases (?model=) or rollouts (?prefix=, ?limit=)."),
     Endpoint("device", "GET", "/api/v1/devices/{device}", "operator", None,
@@ -130,7 +143,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("plan_fleet", "POST", "/api/v1/plans", "operator", rollout.RolloutSpec,
              operator.PlanFleet, "Check a plan and count its devices; the plan is not stored."),
     Endpoint("rollouts", "GET", "/api/v1/rollouts", "operator", None, operator.Rollouts,
-             "The newest 100 rollouts, of all models or of one (?model=)."),
+             "One page of rollouts, newest first (?after=, ?limit=, ?model=, ?status=)."),
     Endpoint("rollout", "GET", "/api/v1/rollouts/{rollout}", "operator", None,
              rollout.RolloutView, "One rollout."),
     Endpoint("rollout_why", "GET", "/api/v1/rollouts/{rollout}/why", "operator", None,
@@ -156,6 +169,22 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
              people.RevokeToken, people.TokenView, "Revoke an API token."),
     Endpoint("login_link", "POST", "/api/v1/login-links", "operator", None, people.LoginLink,
              "Make a link that opens the page once, as this user."),
+    Endpoint("events", "GET", "/api/v1/events", "operator", None, bytes,
+             "What happens, as server-sent events with `Event` as data (?after= or the header "
+             "Last-Event-ID, ?kind=, which may be repeated, ?follow=false).", "text/event-stream"),
+    Endpoint("hooks", "GET", "/api/v1/hooks", "operator", None, hooks.Hooks,
+             "The web hooks, with their positions and failures."),
+    Endpoint("hook_add", "POST", "/api/v1/hooks", "operator", hooks.AddHook, hooks.CreatedHook,
+             "Add a web hook. The answer alone has the key of its signatures."),
+    Endpoint("hook_change", "POST", "/api/v1/hooks/{hook}", "operator", hooks.ChangeHook,
+             hooks.HookView, "Enable or disable a web hook."),
+    Endpoint("hook_remove", "POST", "/api/v1/hooks/{hook}/remove", "operator", hooks.RemoveHook,
+             hooks.RemovedHook, "Remove a web hook and its dead letters."),
+    Endpoint("hook_letters", "GET", "/api/v1/hooks/{hook}/dead-letters", "operator", None,
+             hooks.DeadLetters, "The events that could not be delivered."),
+    Endpoint("hook_replay", "POST", "/api/v1/hooks/{hook}/replay", "operator",
+             hooks.ReplayLetters, hooks.Replayed,
+             "Deliver dead letters once more, until one fails."),
     Endpoint("audit", "GET", "/api/v1/audit", "operator", None, operator.AuditPage,
              "The actions of people, gates and devices, newest first (?before=)."),
 )  # fmt: skip

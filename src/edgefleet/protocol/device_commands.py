@@ -11,7 +11,10 @@ from edgefleet.protocol.wire import Wire
 SEARCH_CHARS: Final = 100
 STATES: Final = (
     "online", "offline", "quarantined", "failed", "ahead", "copied", "disk_fault",
+    "serving_down", "serving_unstable",
 )  # fmt: skip
+STANDINGS: Final = ("deferred", "trial", "healthy", "refused", "reverted", "failed")
+"""Of a device in a rollout, by its reports."""
 
 _Person = Annotated[str, Meta(min_length=1, max_length=63)]
 _Note = Annotated[str, Meta(max_length=500)]
@@ -23,7 +26,9 @@ class DeviceFilter(Wire, frozen=True, kw_only=True):
     ``runs`` is ``model`` or ``model:release``, ``phase`` one of ``protocol.device.Phase``.
     ``states`` are of ``STATES``; ``failed`` are devices that failed or refused the release of an
     open rollout, or of the newest rollout of its model. ``search`` is a part of the name, or of a
-    label's value, in any case.
+    label's value, in any case. ``profile``, ``runtime`` and ``agent`` (a version) are facts.
+    ``rollout`` selects the devices that reported to it; ``standing``, one of ``STANDINGS``, those
+    of them with this standing.
     """
 
     selector: str = ""
@@ -31,6 +36,11 @@ class DeviceFilter(Wire, frozen=True, kw_only=True):
     phase: str = ""
     states: tuple[str, ...] = ()
     search: str = ""
+    profile: str = ""
+    runtime: str = ""
+    agent: str = ""
+    rollout: str = ""
+    standing: str = ""
 
 
 class ClearCopy(Wire, frozen=True, kw_only=True):

@@ -195,10 +195,15 @@ class Names(Wire, frozen=True, kw_only=True):
 
 
 class DevicePage(Wire, frozen=True, kw_only=True):
-    """One page of devices. ``next`` is the ``?after=`` of the next page. None on the last page."""
+    """One page of devices, in order of enrolment.
+
+    ``next`` is the ``?after=`` of the next page. None on the last page. ``count`` is the number of
+    selected devices on all pages.
+    """
 
     devices: tuple[DeviceView, ...]
     next: str | None = None
+    count: int = 0
 
 
 class FleetView(Wire, frozen=True, kw_only=True):
@@ -223,7 +228,10 @@ class FleetView(Wire, frozen=True, kw_only=True):
 
 
 class Rollouts(Wire, frozen=True, kw_only=True):
-    rollouts: tuple[RolloutView, ...]  # newest first
+    """One page of rollouts, newest first. ``next`` is as in ``DevicePage``."""
+
+    rollouts: tuple[RolloutView, ...]
+    next: str | None = None
 
 
 class FleetGroup(Wire, frozen=True, kw_only=True):

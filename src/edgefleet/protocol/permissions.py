@@ -36,6 +36,7 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "rollout_why": _VIEW,
         "rollout_history": _VIEW,
         "audit": _VIEW,
+        "events": _VIEW,
         "claim": _OPERATE,
         "artifact_head": _OPERATE,
         "artifact_put": _OPERATE,
@@ -54,9 +55,16 @@ NEEDS: Final[Mapping[str, Permission]] = MappingProxyType(
         "approve": _APPROVE,
         "trust": _ADMINISTER,
         "accept_restored": _ADMINISTER,
+        "collect": _ADMINISTER,
         "users": _ADMINISTER,
         "user_add": _ADMINISTER,
         "user_change": _ADMINISTER,
+        "hooks": _ADMINISTER,  # an address may contain a secret
+        "hook_add": _ADMINISTER,
+        "hook_change": _ADMINISTER,
+        "hook_remove": _ADMINISTER,
+        "hook_letters": _ADMINISTER,
+        "hook_replay": _ADMINISTER,
         "token_create": _ADMINISTER,
         "user_password": _ACCOUNT,  # of others: administer, see ``hub.people``
         "tokens": _ACCOUNT,  # likewise

@@ -59,13 +59,17 @@ def compose(
     other = fleet.all_have_only_another(rows, spec.model)
     others = np.where(np.isin(rows, without_room), _MEMORY_FULL, 0)
     others = np.where(all_too_old(protocols), _TOO_OLD, np.where(other, _ONE_MODEL, others))
-    kinds = np.stack(
-        [fleet.kit_ids[rows], fleet.label_ids[rows], others, np.isin(rows, out)], axis=1
-    )
-    distinct, kind_of, counts = np.unique(kinds, axis=0, return_inverse=True, return_counts=True)
+    # One number for each kind of device: NumPy finds distinct rows of a table 20 times slower.
+    label_ids = fleet.label_ids[rows].astype(np.int64)
+    label_count = int(label_ids.max(initial=0)) + 1
+    kinds = fleet.kit_ids[rows].astype(np.int64) * label_count + label_ids
+    kinds = (kinds * len(_OTHERS) + others) * 2 + np.isin(rows, out)
+    distinct, kind_of, counts = np.unique(kinds, return_inverse=True, return_counts=True)
     fits = np.zeros(len(distinct), np.bool_)
     for number, (kind, count) in enumerate(zip(distinct.tolist(), counts.tolist(), strict=True)):
-        kit_id, label_id, reason, is_out = kind
+        rest, is_out = divmod(kind, 2)
+        rest, reason = divmod(rest, len(_OTHERS))
+        kit_id, label_id = divmod(rest, label_count)
         kit = fleet.kit(kit_id)
         unfit = misfit(kit, variants, comparison) or _OTHERS[reason]
         if unfit is not None:
@@ -77,7 +81,7 @@ def compose(
         labels = fleet.label_set(label_id)
         used = tuple((key, labels[key]) for key in keys if key in labels)
         groups[kit.profile, used] += count
-    eligible = rows[fits[kind_of.ravel()]]
+    eligible = rows[fits[kind_of]]
     running = count_today(fleet, eligible, blocked, spec.model, spec.release)
     mine = rows[~np.isin(rows, out)]
     away = fleet.silent_longer(mine, now, fleet.offline_after_s)

@@ -6,6 +6,9 @@ from typing import Final
 from edgefleet.base.errors import OperatorError
 from edgefleet.protocol.people import OPERATOR, ROLES, Permission, Role, least_role
 
+SIGNED_IN: Final = "edgefleet.signed_in"
+"""A key in the scope of a request: to be called once the request has shown a valid session."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

@@ -6,7 +6,8 @@ with the serving process.
 
 With PATIENT 1 the release is loaded by a thread that runs only when a core is idle, so that the
 requests of other models go first. The thread that runs the model has the usual priority: without
-privileges a thread cannot get that back. Therefore this module imports next to nothing.
+privileges a thread cannot get that back. Therefore this module imports next to nothing. With
+PATIENT 2 it can: the whole process runs only when a core is idle until the release is loaded.
 """
 
 import contextlib
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     loader = threading.Thread(target=begin)
     loader.start()
     loader.join()  # requests are never kept waiting by this thread: it has ended before the answer
+    if patient > 1:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if not loaded:
         return 1  # the thread has printed its error
     if loaded[0] is not None:

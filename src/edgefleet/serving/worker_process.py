@@ -8,7 +8,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Self
 
 from edgefleet.base.exits import MemoryKills, exit_code
@@ -17,6 +19,31 @@ from edgefleet.serving.limits import INLINE_US, WORKER_EXIT_S, WORKER_STOP_S
 
 current_core: Final = ctypes.PyDLL(None).sched_getcpu
 """The core that runs this thread."""
+
+
+def set_policy(task: int, policy: int) -> None:
+    """Set the scheduling policy of a thread or process. Raises OSError where it may not."""
+    os.sched_setscheduler(task, policy, os.sched_param(0))
+
+
+@cache
+def may_rise() -> bool:
+    """True if a thread may return from SCHED_IDLE to its usual priority. A thread tries it.
+
+    CAP_SYS_NICE allows it, or a limit RLIMIT_NICE of 20 (sched(7)).
+    """
+    done: list[bool] = []
+
+    def attempt() -> None:
+        with contextlib.suppress(OSError):
+            set_policy(0, os.SCHED_IDLE)
+            set_policy(0, os.SCHED_OTHER)
+            done.append(True)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return bool(done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +60,15 @@ class WorkerProcess:
     def start(cls, bodies: int, *, patient: bool) -> Self:
         """Start a worker that reads request bodies from the memory ``bodies``.
 
-        A patient worker loads its release when a core has no other work.
+        A patient worker loads its release when a core has no other work, and where the system lets
+        a thread have its usual priority back, it also starts so: another process of that priority
+        takes a core from the requests of other models for up to a slice of the scheduler.
         """
+        rises = patient and may_rise()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("edgefleet-worker")
         passed = theirs.fileno(), memory, bodies
-        arguments = [str(number) for number in (*passed, int(patient))]
+        arguments = [str(number) for number in (*passed, int(patient) + rises)]
         try:
             _limit_wait(mine, INLINE_US)
             child = subprocess.Popen(
@@ -47,6 +77,8 @@ class WorkerProcess:
                 stdout=subprocess.DEVNULL,
                 pass_fds=passed,
             )
+            if rises:
+                set_policy(child.pid, os.SCHED_IDLE)
         except BaseException:
             mine.close()
             os.close(memory)

@@ -174,7 +174,7 @@ def rollout_page(hub: Reads, asked: Asked) -> Page:
 
 
 def devices_page(hub: Reads, asked: Asked) -> Page:
-    names = ("selector", "runs", "phase", "state", "search")
+    names = ("selector", "runs", "phase", "state", "search", "profile", "rollout", "standing")
     given = {name: text for name in names if (text := asked.query.get(name, "").strip())}
     only = DeviceFilter(
         selector=given.get("selector", ""),
@@ -182,6 +182,9 @@ def devices_page(hub: Reads, asked: Asked) -> Page:
         phase=given.get("phase", ""),
         states=(given["state"],) if "state" in given else (),
         search=given.get("search", ""),
+        profile=given.get("profile", ""),
+        rollout=given.get("rollout", ""),
+        standing=given.get("standing", ""),
     )
     after = asked.query.get("after") or None
     problem: OperatorError | None = None

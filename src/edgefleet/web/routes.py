@@ -26,7 +26,7 @@ from edgefleet.protocol.people import OPERATOR, Permission
 from edgefleet.protocol.permissions import NEEDS, PAGE
 from edgefleet.protocol.rollout import ApproveRequest, Command, Freeze, Verb
 from edgefleet.protocol.wire import encode, problem
-from edgefleet.security.principals import Principal
+from edgefleet.security.principals import SIGNED_IN, Principal
 from edgefleet.web import answers, limits
 from edgefleet.web.hub_interface import Reads
 from edgefleet.web.live import EventStream, Live
@@ -289,7 +289,10 @@ class _Site:
         logins = self._hub.logins
         session = request.cookies.get(logins.cookie, "")
         by = logins.principal(session, client_address(request))
-        return None if by is None else Visit(session, by)
+        if by is None:
+            return None
+        request.scope.get(SIGNED_IN, lambda: None)()
+        return Visit(session, by)
 
     def _still(self, request: Request) -> Visit:
         """Raises OperatorError ``unauthenticated`` if the session has ended."""

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from edgefleet.base.errors import DeviceError
+from edgefleet.hub.store.hooks import HookReader
 from edgefleet.hub.store.pages import PageReader
 from edgefleet.hub.store.people import PeopleReader
 from edgefleet.hub.store.records import (
@@ -32,6 +33,9 @@ _OUTCOME: Final = (
 )
 """The columns of an outcome, in the order in which ``_outcome`` reads them."""
 
+_AUDIT: Final = "id, at, actor, action, about, detail, way, address"
+"""The columns of an entry of the audit log: the fields of ``AuditEntry``."""
+
 
 class Reader:
     """Owns ``connection``, which is never written to, and closes it."""
@@ -40,6 +44,7 @@ class Reader:
         self._connection = connection
         self.pages = PageReader(connection)
         self.people = PeopleReader(connection)
+        self.hooks = HookReader(connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -57,6 +62,7 @@ class Reader:
         self._connection = connection
         self.pages = PageReader(connection)
         self.people = PeopleReader(connection)
+        self.hooks = HookReader(connection)
 
     def load_devices(self) -> Iterator[StoredDevice]:
         """All devices, in ascending order of rows. Equal facts and equal labels are shared."""
@@ -185,23 +191,27 @@ class Reader:
     def audit(self, before: int | None, limit: int) -> tuple[AuditEntry, ...]:
         """At most ``limit`` entries of the audit log with ids below ``before``, newest first."""
         rows = self._connection.execute(
-            "SELECT id, at, actor, action, about, detail, way, address FROM audit"
-            " WHERE id < ? ORDER BY id DESC LIMIT ?",
+            f"SELECT {_AUDIT} FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",  # noqa: S608 - the names of columns
             ((1 << 62) if before is None else before, limit),
         )
-        return tuple(
-            AuditEntry(
-                id=id_,
-                at=at,
-                actor=actor,
-                action=action,
-                about=about,
-                detail=detail,
-                way=way,
-                address=address,
-            )
-            for id_, at, actor, action, about, detail, way, address in rows
+        return tuple(map(_audit_entry, rows))
+
+    def audit_after(self, id_: int, limit: int) -> tuple[AuditEntry, ...]:
+        """At most ``limit`` entries of the audit log with ids above ``id_``, oldest first."""
+        rows = self._connection.execute(
+            f"SELECT {_AUDIT} FROM audit WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - the names of columns
+            (id_, limit),
         )
+        return tuple(map(_audit_entry, rows))
+
+    def last_audit_id(self) -> int:
+        """The id of the newest entry. 0 without one."""
+        (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM audit").fetchone()
+        return int(last)
+
+    def load_quarantine_noted(self) -> Iterator[tuple[int, str]]:
+        """(device row, model) of each quarantine that is in the audit log."""
+        yield from self._connection.execute("SELECT device, model FROM quarantine_noted")
 
     def enrolled_with(self, digest: str, key_digest: str) -> int | None:
         """The row of the device that used the claim with this key. None if none did."""
@@ -218,6 +228,11 @@ class Reader:
         Raises DeviceError ``claim_unknown``, ``claim_used`` or ``claim_expired``.
         """
         claim_labels(self._connection, digest, now)
+
+
+def _audit_entry(row: tuple[int, float, str, str, str, str, str, str]) -> AuditEntry:
+    """The entry in a row of the columns ``_AUDIT``."""
+    return AuditEntry(**dict(zip(_AUDIT.split(", "), row, strict=True)))  # type: ignore[arg-type]
 
 
 def claim_labels(connection: sqlite3.Connection, digest: str, now: float) -> dict[str, str]:

@@ -22,6 +22,7 @@ from edgefleet.rollout.fleet.columns import Mask, Rows, gather, longer
 from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
+from edgefleet.rollout.fleet.label_index import LabelIndex
 from edgefleet.rollout.fleet.missed_numbers import MissedNumbers
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
@@ -73,6 +74,7 @@ class Fleet:
         self._kit_ids: dict[Kit, int] = {}
         self._label_sets: list[Mapping[str, str]] = []
         self._label_ids: dict[tuple[tuple[str, str], ...], int] = {}
+        self._label_index = LabelIndex()
         self._label_keys: set[str] = set()
         self._removed_id: int | None = None  # the number of the label set of removed devices
         self.moves: dict[int, int] = {}  # see ``note_move``: row -> number of its last move
@@ -196,6 +198,7 @@ class Fleet:
         if self._removed_id is None:
             self._removed_id = len(self._label_sets)
             self._label_sets.append(_REMOVED)
+            self._label_index.add(_REMOVED)
         self._labels_at[row] = self._removed_id
         self._last_seen_at[row] = 0.0
         self.models.write(row, 0, 0)
@@ -567,9 +570,15 @@ class Fleet:
 
     def selected(self, selector: Selector) -> Mask:
         """One truth value per row: whether the selector matches the device."""
-        numbers = range(len(self._label_sets))
-        by_set = np.fromiter((self.matches(selector, number) for number in numbers), np.bool_)
+        by_set = self._label_index.matching(selector)
+        if self._removed_id is not None:
+            by_set[self._removed_id] = False
         return by_set[self.label_ids] if len(self) else np.zeros(0, np.bool_)
+
+    def with_kit(self, has: Callable[[Kit], bool]) -> Mask:
+        """One truth value per row: whether the device's kit ``has`` a property."""
+        by_kit = np.fromiter(map(has, self._kits), np.bool_)
+        return by_kit[self.kit_ids] if len(self) else np.zeros(0, np.bool_)
 
     def running(self, runs: Runs) -> Mask:
         """One truth value per row: whether the device runs the model, or this release of it."""
@@ -628,6 +637,7 @@ class Fleet:
         if number is None:
             number = self._label_ids[key] = len(self._label_sets)
             self._label_sets.append(MappingProxyType(dict(key)))
+            self._label_index.add(labels)
             self._label_keys.update(labels)
         return number
 

@@ -47,6 +47,13 @@ class ServingReports:
         found = self.by_row.get(row)
         return None if found is None else view_of(*found)
 
+    def rows(self, *, is_down: bool) -> Rows:
+        """The devices that do not serve a confirmed release, or those that serve it again."""
+        found = [
+            row for row, (one, _) in self.by_row.items() if (one.down_s is not None) == is_down
+        ]
+        return np.array(sorted(found), np.int64)
+
     def failed_rows(self, model: str, down_s: float) -> Rows:
         """The devices on which serving ``model`` fails, ascending.
 

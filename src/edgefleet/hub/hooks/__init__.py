@@ -1,0 +1,1 @@
+"""Web hooks: who gets which events, the delivery of one event, and what could not be delivered."""
