@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def started(arguments: list[str], core: int) -> Iterator[int]:
+def started(arguments: list[str], core: int) -> Generator[int]:
     """A server as a process on one core. It gets SIGTERM at the end."""
     process = subprocess.Popen(["taskset", "-c", str(core), *arguments])
     try:
@@ -107,7 +107,7 @@ def started(arguments: list[str], core: int) -> Iterator[int]:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[Server]:
+def nginx(folder: Path) -> Generator[Server]:
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -121,7 +121,7 @@ def nginx(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def hub(folder: Path) -> Iterator[Server]:
+def hub(folder: Path) -> Generator[Server]:
     arguments = [sys.executable, "-m", "edgefleet.hub", "--data-dir", str(folder)]
     arguments += ["--listen", "127.0.0.1:0", "--checkin-listen", "127.0.0.1:0"]
     (folder / "hub.json").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from edgefleet.base.errors import Overloaded
 from edgefleet.http1.message import Reply
+from edgefleet.hub import checkin_handler
 from edgefleet.hub.limits import (
     OVERLOAD_RETRY_S,
     STRETCH_AFTER_S,
@@ -109,7 +110,9 @@ def test_a_report_that_waited_is_refused_before_its_work_and_a_heartbeat_is_not(
     asyncio.run(main())
 
 
-def test_a_report_is_refused_while_the_disk_is_slow(tmp_path: Path) -> None:
+def test_a_report_is_refused_while_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = SlowDisk()
 
     async def main() -> None:
@@ -121,7 +124,7 @@ def test_a_report_is_refused_while_the_disk_is_slow(tmp_path: Path) -> None:
                     check_in(hub, first, first.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
                 )
                 await asyncio.sleep(0.01)
-                hub._store.writer._waiting[0].since -= WAITED_AT_MOST_S + 1  # noqa: SLF001
+                monkeypatch.setattr(checkin_handler, "WAITED_AT_MOST_S", 0.0)
                 said = second.said(outcome("o2", OutcomeKind.CONFIRMED, "r"))
                 refused = await check_in(hub, second, said)
                 assert (refused.status, dict(refused.headers)) == (
@@ -129,6 +132,7 @@ def test_a_report_is_refused_while_the_disk_is_slow(tmp_path: Path) -> None:
                     {"Retry-After": str(OVERLOAD_RETRY_S)},
                 )
                 assert (await check_in(hub, third, third.said())).status == 200
+            monkeypatch.undo()
             assert (await waiting).status == 200
             assert (await check_in(hub, second, said)).status == 200
             assert stored_outcomes(tmp_path / "data") == [(0, "o1"), (1, "o2")]

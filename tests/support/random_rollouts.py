@@ -47,3 +47,5 @@ def live(hub: MemoryHub, chance: random.Random) -> None:
                 hub.engine.intake.record(row, said, hub.now)
             running = chance.choice("123")
             fleet.observe(row, hub.now, model=MODEL, release=running, phase=Phase.IDLE)
+        case _:
+            return

@@ -33,7 +33,7 @@ class QueueTime:
     ) -> None:
         """``soon`` calls a function in the next turn of the loop, by default of the running one."""
         self._clock = clock
-        self._soon = soon or (lambda call: asyncio.get_running_loop().call_soon(call))
+        self._soon = soon or _soon
         self._began_s: float | None = None
         self._waited_at: float | None = None  # the last time that a check-in waited for long
         self._usual_s = interval_s
@@ -80,3 +80,7 @@ class QueueTime:
 
     def _turned(self) -> None:
         self._began_s = None
+
+
+def _soon(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
