@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 WORKERS := $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 8 ? n : 8)))
 
 # uv itself is locked apart: it installs the rest.
-.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub-history bench-hub-queries bench-llm bench-overload bench-serving bench-sim bench-swaps bench-unique-labels bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras oidc dist check-dist clean
+.PHONY: help setup demo test test-fast test-long check format lock bench-agent bench-engine bench-gate bench-grpc bench-hot-path bench-hub bench-hub-history bench-hub-queries bench-llm bench-overload bench-serving bench-sim bench-swaps bench-unique-labels bench-worker mutants sweep kills models models-tflite optimize-models bench-optimize torch mlflow trees keras oidc dist check-dist clean
 
 help:
 	@echo "make demo         the main job, from publish to automatic revert, on this machine"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-engine what the rollout engine costs on a million devices"
 	@echo "make bench-grpc   what a request over gRPC costs, beside grpcio's own server"
 	@echo "make bench-hot-path the instructions of a REST request, by stage (valgrind)"
+	@echo "make bench-hub    what a check-in costs the hub, beside nginx (nginx, wrk); FULL=1: a million devices"
 	@echo "make bench-hub-history what finished rollouts cost the hub: check-ins, restart, memory; FULL=1: a million devices"
 	@echo "make bench-hub-queries what lists of a million devices cost: count and page, by filter"
 	@echo "make bench-llm    a language model as GGUF, quantised, in llama.cpp: size, memory, tokens/s"
@@ -151,6 +152,9 @@ bench-hot-path: $(STAMP)
 	$(BIN)/python bench/hot_path_instructions.py
 
 FULL ?=
+bench-hub: $(STAMP)
+	$(BIN)/python bench/hub.py $(if $(filter 1,$(FULL)),--full)
+
 bench-hub-queries: $(STAMP)
 	$(BIN)/python bench/hub_queries.py
 	$(BIN)/python bench/hub_queries.py --labels unique

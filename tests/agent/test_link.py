@@ -15,6 +15,7 @@ from edgefleet.agent.link import (
     Enrolment,
     HubLink,
     Unenrolled,
+    _retry_after_s,
     enrol,
     load_credential,
 )
@@ -183,6 +184,27 @@ def test_a_replayed_check_in_says_where_to_go_on(hub: FakeHub, storage: FolderSt
         link.check_in(said)
     assert [one.run for one in hub.check_ins if one.seq in (42, 51)] == [link.run, link.run]
     link.close()
+
+
+def test_a_busy_hub_says_for_how_long(hub: FakeHub, storage: FolderStorage) -> None:
+    link = linked(hub, enrolled(hub, storage), storage)
+    hub.busy_s = 7
+    failed = link.check_in(SAID)
+    assert isinstance(failed, CheckInFailed)
+    assert (failed.code, failed.retry_after_s) == ("overloaded", 7.0)
+    hub.busy_s = None
+    assert isinstance(link.check_in(msgspec.structs.replace(SAID, seq=2)), CheckInAnswered)
+    link.close()
+
+
+@pytest.mark.parametrize("value", ["", "-5", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "\u0665"])
+def test_a_retry_after_without_whole_seconds_is_ignored(value: str) -> None:
+    assert _retry_after_s(Answer(503, {"retry-after": value}, b"")) == 0.0
+
+
+def test_an_answer_that_does_not_pass_asks_for_no_pause() -> None:
+    assert _retry_after_s(Answer(409, {"retry-after": "5"}, b"")) == 0.0
+    assert _retry_after_s(Answer(429, {"retry-after": "5"}, b"")) == 5.0
 
 
 def test_a_hub_that_moved_its_listener_is_found_again(hub: FakeHub, storage: FolderStorage) -> None:

@@ -4,8 +4,15 @@ import pytest
 from msgspec.structs import replace
 
 from edgefleet.agent import limits
-from edgefleet.agent.event import CheckInAnswered, CheckInFailed, ServingProbed, TimerFired
+from edgefleet.agent.event import (
+    CheckInAnswered,
+    CheckInFailed,
+    DiskChecked,
+    ServingProbed,
+    TimerFired,
+)
 from edgefleet.agent.state import AgentState, ModelState
+from edgefleet.agent.step import wake_at
 from edgefleet.agent.stored import from_store, to_store
 from edgefleet.protocol.device import CheckInAnswer
 from support.agent_world import FACTS, Device, serving
@@ -120,6 +127,34 @@ def test_a_replayed_number_goes_on_from_the_one_that_the_hub_names() -> None:
     fail(device, "checkin_replayed", next_seq=9000)
     assert device.kinds() == (), "a second refusal is followed by a pause"
     assert next_pause(device) > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [(5.0, 5.0, 6.0), (600.0, 600.0, 720.0), (1e9, 3600.0, 4320.0)],
+)
+def test_a_busy_hub_is_left_alone_for_as_long_as_it_asks(
+    asked: float, least: float, most: float
+) -> None:
+    pauses = []
+    for draw in (0.0, 1.0):
+        device = booted()
+        seq = device.state.soft.seq
+        device.hear(CheckInFailed(seq=seq, code="overloaded", draw=draw, retry_after_s=asked))
+        pauses.append(next_pause(device))
+    assert pauses == pytest.approx([least, most])
+
+
+def test_a_report_waits_while_the_hub_is_busy() -> None:
+    device = booted()
+    seq = device.state.soft.seq
+    device.hear(CheckInFailed(seq=seq, code="overloaded", draw=0.0, retry_after_s=30.0))
+    device.hear(DiskChecked(fault="disk_full"))
+    assert device.kinds() == (), "the new fault is sent with the next check-in"
+    assert wake_at(device.state, device.now) == device.now + 30.0
+    device.now += 30.0
+    device.hear(TimerFired(draw=0.5))
+    assert device.checked_in().seq == seq + 1
 
 
 def test_an_answer_to_another_check_in_changes_nothing() -> None:

@@ -52,6 +52,7 @@ class FakeHub:
         self.refused_starts = 0
         self.lose_with = ""  # check-ins with such an outcome are stored and not answered
         self.refuse_with = "credential_invalid"  # an unknown credential
+        self.busy_s: int | None = None  # check-ins are refused with 503 and this Retry-After
         self.fail_with = ""  # check-ins with such an outcome are answered 500, and not stored
         self.enrolled: list[EnrolRequest] = []
         self.check_ins: list[CheckIn] = []
@@ -202,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise DeviceError(self.hub.refuse_with, "no")
 
     def _check_in(self, said: CheckIn) -> None:
+        if self.hub.busy_s is not None:
+            self._say(503, encode(problem(DeviceError("overloaded", "Busy."))), self.hub.busy_s)
+            return
         kinds = {str(outcome.kind) for outcome in said.outcomes}
         if self.hub.fail_with in kinds:
             self._say(500, b"")
@@ -263,8 +267,10 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         return False
 
-    def _say(self, status: int, body: bytes) -> None:
+    def _say(self, status: int, body: bytes, retry_after_s: int | None = None) -> None:
         self.send_response(status)
+        if retry_after_s is not None:
+            self.send_header("Retry-After", str(retry_after_s))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self._write(body)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from edgefleet.http1.connection import Urgent
+from edgefleet.http1.connection import Quick, Urgent
 from edgefleet.http1.limits import ConnectionLimits
 from edgefleet.http1.server import Handler, Listener, RenderError, listen
 
@@ -56,6 +56,7 @@ def running(
     unix_path: Path | None = None,
     render_error: RenderError | None = None,
     urgent: Urgent | None = None,
+    quick: Quick | None = None,
 ) -> Iterator[RunningListener]:
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -63,7 +64,12 @@ def running(
 
     async def start() -> Listener:
         return await listen(
-            handler, limits=limits, unix_path=unix_path, render_error=render_error, urgent=urgent
+            handler,
+            limits=limits,
+            unix_path=unix_path,
+            render_error=render_error,
+            urgent=urgent,
+            quick=quick,
         )
 
     try:

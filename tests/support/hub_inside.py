@@ -170,8 +170,10 @@ async def reply_of(answered: Reply | Awaitable[Reply]) -> Reply:
 
 
 async def check_in(hub: Hub, device: InsideDevice, body: bytes | CheckIn) -> Reply:
-    """The answer of the check-in listener."""
-    return await reply_of(hub.device_plane(request_of(device, body)))
+    """The answer of the check-in listener. Its turn of the loop has ended then."""
+    reply = await reply_of(hub.device_plane(request_of(device, body)))
+    await asyncio.sleep(0)
+    return reply
 
 
 async def report(hub: Hub, device: InsideDevice, said: CheckIn) -> CheckInAnswer:

@@ -50,7 +50,7 @@ def report(
 def check_in_when_due(device: DeviceContext) -> None:
     """Send a check-in if one is due and none is in flight."""
     state, soft = device.state, device.soft
-    if soft.sent is not None or soft.checkin_at > device.now:
+    if soft.sent is not None or max(soft.checkin_at, soft.hub_busy_until) > device.now:
         return
     seq = soft.seq + 1
     if seq > state.seq_reserved:
@@ -210,7 +210,7 @@ def apply_answer(device: DeviceContext, event: CheckInAnswered) -> Sent | None:
 
 
 def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
-    """Plan a retry with exponential backoff."""
+    """Plan a retry with exponential backoff, or after the pause that the hub asks for."""
     sent = device.soft.sent
     if sent is None or sent.seq != event.seq:
         return
@@ -229,7 +229,12 @@ def apply_failure(device: DeviceContext, event: CheckInFailed) -> None:
     interval_s = device.state.interval_s
     longest = min(limits.BACKOFF_MAX_S, limits.BACKOFF_INTERVALS * interval_s)
     pause = min(longest, min(limits.BACKOFF_FIRST_S, interval_s) * 2.0 ** min(failures, 16))
-    device.forgettable(checkin_at=device.now + pause * (0.5 + 0.5 * event.draw))
+    pause *= 0.5 + 0.5 * event.draw
+    asked_s = min(limits.RETRY_AFTER_MAX_S, event.retry_after_s)
+    if asked_s > 0.0:  # never earlier, and not all devices at once
+        asked_s *= 1.0 + limits.JITTER * event.draw
+        device.forgettable(hub_busy_until=device.now + asked_s)
+    device.forgettable(checkin_at=device.now + max(pause, asked_s))
 
 
 def _go_on_from(device: DeviceContext, seq: int) -> None:

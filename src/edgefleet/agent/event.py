@@ -40,13 +40,17 @@ class CheckInAnswered(Wire, frozen=True, kw_only=True):
 
 
 class CheckInFailed(Wire, frozen=True, kw_only=True):
-    """No answer, or an error of the hub: a ``code`` of base.errors, and a sentence."""
+    """No answer, or an error of the hub: a ``code`` of base.errors, and a sentence.
+
+    ``retry_after_s`` is the pause that an overloaded hub asks for. 0: it asks for none.
+    """
 
     seq: int
     code: str
     draw: float
     next_seq: int | None = None
     detail: str = ""
+    retry_after_s: float = 0.0
 
 
 class ManifestOpened(Wire, frozen=True, kw_only=True):

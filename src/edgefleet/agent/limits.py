@@ -10,6 +10,7 @@ JITTER: Final = 0.2  # share of the interval, up or down
 BOOT_SPREAD_S: Final = 10.0  # spreads first check-ins after a site's power returns
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 300.0
+RETRY_AFTER_MAX_S: Final = 3_600.0  # the longest pause that a hub can ask for with Retry-After
 BACKOFF_INTERVALS: Final = 4.0  # and at most this many intervals
 SEQ_BLOCK: Final = 1024  # sequence numbers reserved by one write
 OUTCOMES_PER_CHECKIN: Final = 16  # maximum of protocol.device.CheckIn

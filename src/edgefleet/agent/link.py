@@ -36,6 +36,8 @@ CLAIM_HINT: Final = (
     "Put a claim of `edgefleet device claim` into a file, and give it with --claim-file."
 )
 _NEED_CLAIM: Final = ("credential_invalid", "device_removed")
+_PASSING: Final = (429, 503)
+_RETRY_AFTER_DIGITS: Final = 9
 _JSON: Final = {"Content-Type": "application/json"}
 
 OpenLink = Callable[[str], Link]
@@ -167,7 +169,12 @@ class HubLink:
             moved = of_another and self._renew_checkin_url()
             if not moved and error.code in (UNKNOWN, *_NEED_CLAIM):
                 self._enrol_again(credential, error.code)
-            return self._failed(check_in, error, next_seq=_next_seq(answer.body))
+            return self._failed(
+                check_in,
+                error,
+                next_seq=_next_seq(answer.body),
+                retry_after_s=_retry_after_s(answer),
+            )
         self._run_is_known = True
         return CheckInAnswered(seq=check_in.seq, answer=parsed, draw=draw)
 
@@ -250,7 +257,12 @@ class HubLink:
         )
 
     def _failed(
-        self, check_in: CheckIn, error: EdgefleetError, next_seq: int | None = None
+        self,
+        check_in: CheckIn,
+        error: EdgefleetError,
+        *,
+        next_seq: int | None = None,
+        retry_after_s: float = 0.0,
     ) -> CheckInFailed:
         return CheckInFailed(
             seq=check_in.seq,
@@ -258,6 +270,7 @@ class HubLink:
             draw=self._entropy.uniform(),
             next_seq=next_seq,
             detail=error.message,
+            retry_after_s=retry_after_s,
         )
 
     def _keep(self, old: Credential, **changes: str) -> None:
@@ -322,6 +335,17 @@ def _read(answer: Answer, kind: type[T]) -> T:
     except NetworkError:
         check_type(answer.headers, JSON)  # the type says what has answered in place of the hub
         raise
+
+
+def _retry_after_s(answer: Answer) -> float:
+    """The seconds in ``Retry-After`` of an answer that says try again later. 0 without it.
+
+    A date there is ignored: the clock of a device may be wrong.
+    """
+    value = answer.headers.get("retry-after", "").strip()
+    if answer.status not in _PASSING or not value.isascii() or not value.isdecimal():
+        return 0.0
+    return float(value[:_RETRY_AFTER_DIGITS])
 
 
 def _next_seq(body: bytes) -> int | None:

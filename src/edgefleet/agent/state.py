@@ -321,6 +321,7 @@ class Soft(Wire, frozen=True, kw_only=True):
     reports: Reports | None = None  # of the last check-in
     known: tuple[ModelReport, ...] | None = None  # by the hub; None: it needs the full list
     checkin_at: float = 0.0
+    hub_busy_until: float = 0.0  # by Retry-After; no check-in before, whatever there is to report
     link_failures: int = 0
     hub_loss: HubLoss | None = None
     hub_reached: bool = False  # a check-in was answered

@@ -57,7 +57,7 @@ def wake_at(state: AgentState, now: float) -> float:
     """The time at which the core needs its next TimerFired."""
     soft, at = state.soft, now + NEVER_S
     if soft.sent is None:
-        at = min(at, soft.checkin_at)
+        at = min(at, max(soft.checkin_at, soft.hub_busy_until))
     for due in (soft.switch_at, soft.probe_at):
         if due is not None and due < at:
             at = due

@@ -93,6 +93,7 @@ class SoftChanges(TypedDict, total=False):
     reports: Reports | None
     known: tuple[ModelReport, ...] | None
     checkin_at: float
+    hub_busy_until: float
     link_failures: int
     hub_loss: HubLoss | None
     hub_reached: bool

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Protocol, cast
 from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError, Overloaded
 from edgefleet.base.later import Later
 from edgefleet.base.places import Place, Places, peer_of
+from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import REFUSED, ConnectionLimits
 from edgefleet.http1.message import Reply, Request, made, reply_bytes
 from edgefleet.http1.reader import Memory, ReadStage, RequestReader
@@ -18,8 +19,24 @@ Urgent = Callable[[Request], bool]
 """Whether a request must be answered although the listener is full."""
 
 _NEVER: Final = float("inf")
-_NEXT_SWEEP: Final = -1.0
+NEXT_SWEEP: Final = -1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Quick(Protocol):
+    """Answers usual requests from their bytes."""
+
+    @property
+    def heads(self) -> KnownHeads:
+        """The parsed heads of the listener."""
+        ...
+
+    def answer(self, data: bytes, date: bytes, /) -> bytes | None:
+        """The whole answer to ``data``, the start of a request and what came with it.
+
+        None if the handler must answer it. ``date`` is a whole header line.
+        """
+        ...
 
 
 class Host(Memory, Protocol):
@@ -31,6 +48,7 @@ class Host(Memory, Protocol):
     connections: "set[Connection]"
     places: Places
     urgent: Urgent
+    quick: Quick | None
     draining: bool
     date: bytes  # a whole header line
 
@@ -52,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = loop
         self._reader = self.reader_class(host, host.limits)
         self._transport: asyncio.Transport | None = None
-        self._deadline = _NEVER  # _NEXT_SWEEP: to be set by the next sweep
+        self._deadline = _NEVER  # NEXT_SWEEP: to be set by the next sweep
         self._running = False  # a handler runs, or ``_go_on`` is scheduled
         self._blocked = False  # the client does not read its replies
         self._reading = True
@@ -70,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self._place, self._crowded = taken.place, taken.refusal
         if self._crowded is not None:
             self._handle = self._handle_urgent
-        self._deadline = _NEXT_SWEEP
+        self._deadline = NEXT_SWEEP
         host, limits = self._host, self._limits
         host.connections.add(self)
         if host.draining:
@@ -111,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
             not (reader.ready or self._blocked or self._lingering)
             and (reader.stage, reader.begun) != before
         ):
-            self._deadline = _NEXT_SWEEP
+            self._deadline = NEXT_SWEEP
         self._work()
 
     def eof_received(self) -> bool:
@@ -129,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._blocked = False
         if not self._lingering:
-            self._deadline = _NEXT_SWEEP
+            self._deadline = NEXT_SWEEP
         self._set_reading()
         self._work()
 
@@ -142,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         if now < self._deadline or self._transport is None:
             return
-        if self._deadline == _NEXT_SWEEP:
+        if self._deadline == NEXT_SWEEP:
             self._deadline = now + self._allowed_s()
             return
         if self._lingering:
@@ -275,7 +293,7 @@ class Connection(asyncio.BufferedProtocol):
         if closes:
             transport.close()
         elif not self._blocked:
-            self._deadline = _NEXT_SWEEP
+            self._deadline = NEXT_SWEEP
 
     def _linger(self) -> None:
         """Give the client time to read its refusal: closing on unread bytes sends a reset."""

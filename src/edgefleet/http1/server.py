@@ -12,10 +12,11 @@ from typing import Final
 from edgefleet.base.errors import OperatorError
 from edgefleet.base.listening import bind, drain, tcp_socket
 from edgefleet.base.places import Places
-from edgefleet.http1.connection import Connection, Handler, RenderError, Urgent
+from edgefleet.http1.connection import Connection, Handler, Quick, RenderError, Urgent
 from edgefleet.http1.known_heads import KnownHeads
 from edgefleet.http1.limits import BACKLOG, RECEIVE_BYTES, ConnectionLimits
 from edgefleet.http1.message import problem_reply
+from edgefleet.http1.quick import QuickConnection
 from edgefleet.http1.reader import Room
 
 __all__ = ["Handler", "Listener", "RenderError", "listen"]
@@ -34,6 +35,7 @@ async def listen(
     render_error: RenderError | None = None,
     room: Room | None = None,
     urgent: Urgent | None = None,
+    quick: Quick | None = None,
 ) -> "Listener":
     """Serve ``handler`` on a TCP port, or on the Unix socket ``unix_path`` if given.
 
@@ -42,12 +44,15 @@ async def listen(
     EdgefleetError is sent as ``render_error`` renders it (by default as a Problem); any other
     exception is sent as ``internal``. ``room`` gives a large body a buffer, by its size and the
     headers; without one it is received into a growing buffer. ``urgent`` says which requests may
-    use the reserved connections; without it, none. The socket file has mode 0600. Raises
-    OperatorError ``address_in_use`` or ``setting_invalid``.
+    use the reserved connections; without it, none. ``quick`` is asked for its
+    answer before ``handler``. The socket file has mode 0600. Raises OperatorError
+    ``address_in_use`` or ``setting_invalid``.
     """
     listener = Listener(
         handler, limits or ConnectionLimits(), render_error or problem_reply, room, urgent
     )
+    if quick is not None:
+        listener.quick, listener.heads = quick, quick.heads
     if unix_path is not None:
         await listener.open(_unix_socket(Path(unix_path)), Path(unix_path))
     else:
@@ -67,6 +72,7 @@ class Listener:
         urgent: Urgent | None = None,
     ) -> None:
         self.room = room
+        self.quick: Quick | None = None
         self.urgent: Urgent = urgent or (lambda _: False)
         self.places = Places(
             limits.connections, limits.peer_connections, limits.reserved_connections
@@ -130,7 +136,7 @@ class Listener:
             self._empty.set()
 
     def _connection(self) -> Connection:
-        return Connection(self, self._loop)
+        return (Connection if self.quick is None else QuickConnection)(self, self._loop)
 
     def _sweep(self) -> None:
         self.date = f"date: {formatdate(usegmt=True)}\r\n".encode("ascii")

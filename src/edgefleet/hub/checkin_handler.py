@@ -12,12 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet.base.clock import Clock
-from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError
+from edgefleet.base.errors import DeviceError, EdgefleetError, OperatorError, Overloaded
 from edgefleet.http1.message import Reply, Request, problem_reply
 from edgefleet.hub.devices import Devices
 from edgefleet.hub.field_figures import FieldFigures
-from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR
+from edgefleet.hub.heartbeats import Heartbeats
+from edgefleet.hub.limits import OUTCOMES_PER_DEVICE_HOUR, OVERLOAD_RETRY_S, WAITED_AT_MOST_S
 from edgefleet.hub.metrics import Metrics
+from edgefleet.hub.queue_time import QueueTime
 from edgefleet.hub.quota import Quota
 from edgefleet.hub.store.sqlite import SqliteStore
 from edgefleet.hub.truth import WaitingTruth
@@ -53,7 +55,7 @@ class DevicePlane:
         watched: WatchedDevices,
         field: FieldFigures,
         unknown: Callable[[str], None],
-        interval_s: float,
+        queue_time: QueueTime,
     ) -> None:
         self._devices = devices
         self._engine = engine
@@ -64,13 +66,23 @@ class DevicePlane:
         self._watched = watched
         self._field = field
         self._unknown = unknown
-        self._interval_s = interval_s
-        self._nothing_new = encode(CheckInAnswer(interval_s=interval_s))
+        self._queue_time = queue_time
+        self._replies: dict[float, Reply] = {}  # with nothing new, by interval
+        self.quick = Heartbeats(
+            devices,
+            engine,
+            metrics,
+            clock,
+            truth=truth,
+            queue_time=queue_time,
+            nothing_new=self._nothing_new,
+        )
         self._quota = Quota(OUTCOMES_PER_DEVICE_HOUR, clock)
 
     def __call__(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
         """Answer one request of a device."""
         started = self._clock.monotonic()
+        waited_s = self._queue_time.waited_s(started)
         authorization = request.headers.get(b"authorization", b"").decode("latin-1")
         try:
             if request.path != _ENDPOINT.path:
@@ -82,11 +94,12 @@ class DevicePlane:
             if check_in.models or check_in.model is not None or check_in.release is not None:
                 check_in = self._devices.known(check_in)
             if check_in.outcomes or check_in.facts:
+                self._queue_time.check(waited_s)
                 self._quota.check(row)
-                self._store.writer.check_room()
+                self._store.writer.check_room(WAITED_AT_MOST_S)
             step = checkin.begin(self._engine, row, check_in, self._clock.now())
             if isinstance(step, checkin.OutOfSequence):
-                return self._replayed(step, started)
+                return self._late(started) if step.is_late else self._replayed(step, started)
             if check_in.truth_done:
                 self._truth.done(row, check_in.truth_done)
             if isinstance(step, checkin.Answered):
@@ -149,7 +162,7 @@ class DevicePlane:
         if check_in.telemetry is not None:
             self._watched.add(row, check_in.telemetry, self._clock.now())
             self._field.add(row, check_in)
-        body, truth = self._nothing_new, self._truth.next_for(row)
+        reply, truth = self._nothing_new(), self._truth.next_for(row)
         labels = None
         if check_in.facts is not None and check_in.facts.labels is not None:
             labels = dict(self._engine.fleet.labels(row))
@@ -161,19 +174,27 @@ class DevicePlane:
             or labels is not None
         ):
             one_model = check_in.protocol <= ONE_MODEL
-            body = encode(
-                CheckInAnswer(
-                    interval_s=self._interval_s,
-                    acked=answered.acked,
-                    offers=() if one_model else answered.offers,
-                    offer=next(iter(answered.offers), None) if one_model else None,
-                    want="models" if answered.wants_models else "",
-                    truth=truth,
-                    labels=labels,
-                )
+            answer = CheckInAnswer(
+                interval_s=self._queue_time.interval_s,
+                acked=answered.acked,
+                offers=() if one_model else answered.offers,
+                offer=next(iter(answered.offers), None) if one_model else None,
+                want="models" if answered.wants_models else "",
+                truth=truth,
+                labels=labels,
             )
+            reply = Reply(HTTPStatus.OK, encode(answer))
         self._observe("ok", started)
-        return Reply(HTTPStatus.OK, body)
+        return reply
+
+    def _nothing_new(self) -> Reply:
+        """The reply to a check-in for which there is nothing but the interval."""
+        interval_s = self._queue_time.interval_s
+        reply = self._replies.get(interval_s)
+        if reply is None:
+            reply = Reply(HTTPStatus.OK, encode(CheckInAnswer(interval_s=interval_s)))
+            self._replies[interval_s] = reply
+        return reply
 
     def _read(self, row: int, body: bytes | bytearray | memoryview) -> CheckIn:
         """Raises DeviceError ``protocol_unsupported``, which is noted, or ``checkin_malformed``."""
@@ -196,7 +217,16 @@ class DevicePlane:
         body = msgspec.structs.replace(problem(error), next_seq=refused.next_seq)
         return Reply(error.status, encode(body))
 
+    def _late(self, started: float) -> Reply:
+        """It is no replay: a client that still waits may send it again with a new number."""
+        text = "A newer check-in of this device was answered before this one arrived."
+        error = Overloaded("deadline", text, retry_after_s=OVERLOAD_RETRY_S)
+        self._observe(error.code, started)
+        return problem_reply(error)
+
     def _refusal(self, error: EdgefleetError, started: float) -> Reply:
+        if isinstance(error, Overloaded):
+            self._queue_time.refused()
         self._observe(error.code, started)
         return problem_reply(error)
 

@@ -102,6 +102,7 @@ class DeviceCommands:
             self._devices.prepare_removal(row)
             self._truth.forget(row)
             left = self._engine.remove_device(row, at)
+            self._devices.forget_credential(row)
             removed = RemovedDevice(
                 name=name, reports={one: standing.name.lower() for one, standing in left.items()}
             )

@@ -17,6 +17,7 @@ from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.base.ids import check_name
 from edgefleet.hub.actors import line_by
 from edgefleet.hub.agent_versions import AgentVersions
+from edgefleet.hub.known_credentials import KnownCredentials
 from edgefleet.hub.label_owners import LabelOwners, check_labels
 from edgefleet.hub.limits import NEW_KINDS_PER_DEVICE_DAY, PROFILES, STANDINGS_PER_WRITE
 from edgefleet.hub.quota import Quota
@@ -33,6 +34,7 @@ from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.reports import Report
 from edgefleet.security.credentials import (
     DeviceIdentity,
+    bearer,
     issue_device_token,
     new_token,
     read_device_header,
@@ -70,6 +72,7 @@ class Devices:
         self._agents = AgentVersions()
         self.label_owners = LabelOwners()
         self._credential_names: dict[int, str] = {}  # of renamed and removed devices
+        self.known_credentials = KnownCredentials()
 
     def load(self) -> Mapping[int, float]:
         """Restore all devices from the store.
@@ -169,7 +172,32 @@ class Devices:
         return issue_device_token(self._secret, identity)
 
     def identify(self, authorization: str) -> int:
-        """The row of the device that sent this header. Raises DeviceError."""
+        """The row of the device that sent this header. Raises DeviceError.
+
+        A credential that was verified before is not verified again, see ``forget_credential``.
+        """
+        token = bearer(authorization).encode()
+        known = self.known_credentials.row(token)
+        if known is not None:
+            return known
+        row = self._verified(authorization)
+        self.known_credentials.add(token, row)
+        return row
+
+    def forget_credential(self, row: int) -> None:
+        """Verify the credential of a device anew at its next request.
+
+        Check-ins, downloads and all other requests of devices find the device by the same table of
+        verified credentials, so this is the one call that makes a refusal take effect. Call it
+        after each change for which ``identify`` refuses the device from then on: its removal, or
+        the revocation of its credential. The change must be in memory before. A request that was
+        identified before the call is answered; connections stay open, and the next request on each
+        of them is verified.
+        """
+        self.known_credentials.forget(row)
+
+    def _verified(self, authorization: str) -> int:
+        """``identify`` of a credential that is not known yet."""
         identity = read_device_header(self._secret, authorization)
         if self._fleet.row(identity.name) == identity.row:
             return identity.row

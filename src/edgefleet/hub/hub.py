@@ -39,6 +39,7 @@ from edgefleet.hub.loop import Loop
 from edgefleet.hub.metrics import Gauges, Metrics
 from edgefleet.hub.people import People
 from edgefleet.hub.quarantine_log import QuarantineLog
+from edgefleet.hub.queue_time import QueueTime
 from edgefleet.hub.rates import RequestRates
 from edgefleet.hub.registry import RegisteredRelease, Registry
 from edgefleet.hub.release_counts import ReleaseHistory
@@ -204,7 +205,9 @@ class Hub:
             watched=self._watched,
             field=self._field,
             unknown=self.restored.note_unknown,
-            interval_s=settings.interval_s,
+            queue_time=QueueTime(
+                clock, interval_s=settings.interval_s, offline_s=settings.offline_s
+            ),
         )
         self.loop = Loop(
             self._rollout_commands,

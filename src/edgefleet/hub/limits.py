@@ -27,6 +27,9 @@ JSON_BODY_S: Final = 60.0  # for a complete body, except artifacts
 LAST_REQUESTS_S: Final = 0.5  # for each request in progress when the hub stops
 GRACEFUL_STOP_S: Final = 3.0
 OVERLOAD_RETRY_S: Final = 5
+WAITED_AT_MOST_S: Final = 1.0  # a check-in with a report, for the loop or for the writer
+STRETCH_AFTER_S: Final = 0.1  # if a check-in waited so long, the poll interval is longer
+STRETCHED_FOR_S: Final = 300.0  # and stays so for this time
 
 # Long computations over the fleet, each in a process of its own, see ``forks``.
 FORK_DEVICES: Final = 50_000  # with fewer, a computation takes at most about 10 ms

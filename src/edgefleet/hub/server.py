@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -190,13 +191,17 @@ def _files() -> int:
 
 async def _listen(hub: Hub, last: Reachable | None) -> Listener:
     address = Address.parse(hub.settings.checkin_listen, field="checkin_listen")
-    limits = checkin_limits()
+    open_on = partial(
+        listen,
+        hub.device_plane,
+        host=address.host,
+        limits=checkin_limits(),
+        quick=hub.device_plane.quick,
+    )
     if address.port == 0 and last is not None:
         with contextlib.suppress(OperatorError):  # another program uses the port now
-            return await listen(
-                hub.device_plane, host=address.host, port=last.checkin_port, limits=limits
-            )
-    return await listen(hub.device_plane, host=address.host, port=address.port, limits=limits)
+            return await open_on(port=last.checkin_port)
+    return await open_on(port=address.port)
 
 
 @contextlib.contextmanager

@@ -32,9 +32,14 @@ _START: Final = OutcomeKind.TRIAL_STARTED  # bound once: the lookup takes 0.2 us
 
 
 class OutOfSequence(msgspec.Struct, frozen=True):
-    """Refusal: the device has sent this number before. ``next_seq`` is the lowest new number."""
+    """Refusal: the device has sent this number before. ``next_seq`` is the lowest new number.
+
+    ``is_late``: it has not, but a later one. The check-in took longer than the next one of the same
+    agent, which has sent everything again that was not answered. No agent waits for the answer.
+    """
 
     next_seq: int
+    is_late: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -102,8 +107,13 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     """Accept a check-in. A heartbeat is answered at once, because it needs no write."""
     fleet = engine.fleet
     if not fleet.accept_seq(row, check_in.seq):
+        next_seq = fleet.last_seq(row) + 1
+        if fleet.copies.is_of_last_run(row, check_in.run) and fleet.missed.consume(
+            row, check_in.seq
+        ):
+            return OutOfSequence(next_seq, is_late=True)
         fleet.copies.refused(row, check_in.run, fleet.last_seen(row))
-        return OutOfSequence(fleet.last_seq(row) + 1)
+        return OutOfSequence(next_seq)
     if check_in.run or fleet.copies.is_copied(row):
         fleet.copies.accepted(row, check_in.run, now)
     if check_in.protocol <= ONE_MODEL:
@@ -134,6 +144,22 @@ def begin(engine: Engine, row: int, check_in: CheckIn, now: float) -> Step | Out
     receipt = Receipt(dropped=tuple(dropped))
     pending = Pending(row, check_in, now, facts=facts, receipt=receipt, waiting=tuple(waiting))
     return _admit(engine, pending, now) if facts is None else pending
+
+
+def heartbeat(
+    engine: Engine, row: int, now: float, *, seq: int, digest: int, protocol: int
+) -> bool:
+    """``begin`` of a check-in without any report, if all that it does is to note the device.
+
+    True if it was accepted and the answer has nothing new. False if ``begin`` has to decide, which
+    must be called then with the same check-in.
+    """
+    fleet = engine.fleet
+    if not fleet.note_heartbeat(row, now, seq=seq, digest=digest, protocol=protocol):
+        return False
+    if engine.admission.has_offer(row, now):
+        return False
+    return fleet.accept_seq(row, seq)
 
 
 def finish(engine: Engine, pending: Pending, fresh: Iterable[Outcome], now: float) -> Step:

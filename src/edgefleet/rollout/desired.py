@@ -17,7 +17,7 @@ from edgefleet.protocol.rollout import Status
 from edgefleet.protocol.why import WaitCode
 from edgefleet.rollout.active import ActiveRollout
 from edgefleet.rollout.constraints.blocked import Blocked
-from edgefleet.rollout.evidence.ledger import DeviceStanding
+from edgefleet.rollout.evidence.ledger import DeviceStanding, Ledger
 from edgefleet.rollout.fleet.columns import Mask, Rows
 from edgefleet.rollout.fleet.fleet import Fleet
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
@@ -33,6 +33,8 @@ _GIVING = frozenset({Status.RUNNING, Status.PAUSED, Status.HALTED, Status.COMPLE
 _COMPLETED: Final = Status.COMPLETED
 _HEALTHY: Final = DeviceStanding.HEALTHY
 _TRIAL: Final = DeviceStanding.TRIAL
+
+_SETTLED_KEPT: Final = 100_000  # answers by labels, kit and releases
 
 NO_RELEASE: Final = Blocked(WaitCode.NO_ROLLOUT, "No rollout covers this device.")
 _RUNS_IT: Final = Blocked(WaitCode.DONE, "The device runs the release that its rollout gives it.")
@@ -53,6 +55,7 @@ class Desired:
         self._giving: dict[str, RolloutIndex] = {}  # by model
         self._withdrawn: dict[int, RolloutIndex] = {}  # by release number
         self._of_release: dict[int, RolloutIndex] = {}
+        self._settled: dict[tuple[int, int, int], tuple[Ledger, ...] | None] = {}
 
     def arrange(self, rollouts: Iterable[ActiveRollout]) -> None:
         newest_first = sorted(
@@ -68,6 +71,7 @@ class Desired:
         self._withdrawn = self._indexed(self._withdrawn, withdrawn, _number_of)
         self._of_release = self._indexed(self._of_release, newest_first, _number_of)
         self.models = tuple(sorted(self._giving))
+        self._settled.clear()
 
     def _indexed(
         self,
@@ -135,6 +139,47 @@ class Desired:
         if withdrawn_by is None or proven is None or proven.release.number in running.numbers:
             return want if standing < _TRIAL else want.offer
         return replace(proven.offer, rollout=withdrawn_by.state.id, action="revert")
+
+    def is_settled(self, row: int) -> bool:
+        """True if ``next_step`` is sure to have no step for any model. False if it must be asked.
+
+        Known by the labels, the kit and the releases of a device, however many rollouts there are.
+        """
+        fleet = self._fleet
+        if row in fleet.moves:
+            return False
+        key = fleet.traits(row)
+        if key not in self._settled:
+            if len(self._settled) >= _SETTLED_KEPT:
+                self._settled.clear()
+            self._settled[key] = self._settling(*key)
+        ledgers = self._settled[key]
+        if ledgers is None:
+            return False
+        return all(ledger.standing(row) is _HEALTHY for ledger in ledgers)
+
+    def _settling(self, label_id: int, kit_id: int, set_number: int) -> tuple[Ledger, ...] | None:
+        """Why devices with these numbers that have not moved need nothing. None if they may.
+
+        They run the release of every rollout that selects them, or of the newest one. Then they
+        need nothing while they are healthy in its ledger, which is in the result.
+        """
+        running = self._fleet.models.sets[set_number]
+        ledgers: list[Ledger] = []
+        for index in self._giving.values():
+            mine = [
+                active
+                for active in index.rollouts
+                if active.taken or (active.scope.labels[label_id] and active.scope.kits[kit_id])
+            ]
+            if all(active.release.number in running.numbers for active in mine):
+                continue
+            newest = mine[0]
+            alone = len(self.of_release(newest.release.number)) == 1  # no other one excludes it
+            if newest.taken or not alone or newest.release.number not in running.numbers:
+                return None
+            ledgers.append(newest.ledger)
+        return tuple(ledgers)
 
     def withdrawn_by(self, row: int, model: str) -> ActiveRollout | None:
         """The rollout that rolls back the release of the model on the device. None without one."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from edgefleet.base.errors import DeviceError, EdgefleetError, InternalError
-from edgefleet.hub.limits import REOPEN_AFTER_S, WRITES_PER_COMMIT, WRITES_WAITING
+from edgefleet.base.errors import EdgefleetError, InternalError, Overloaded
+from edgefleet.hub.limits import OVERLOAD_RETRY_S, REOPEN_AFTER_S, WRITES_PER_COMMIT, WRITES_WAITING
 from edgefleet.hub.store.connection import Opened
 from edgefleet.hub.store.faults import LOCKED, is_read_only, primary_code, store_error
 
@@ -28,6 +28,7 @@ class _Waiting:
     job: Job[Any]
     future: "asyncio.Future[Any]"
     committed: Callable[[Any], None] | None
+    since: float  # by the monotonic clock
     result: Any = None
     error: Exception | None = None
 
@@ -71,11 +72,26 @@ class Writer:
         """Number of queued jobs."""
         return len(self._waiting)
 
-    def check_room(self) -> None:
-        """Raise DeviceError ``overloaded`` if the queue is full."""
+    def check_room(self, waited_at_most_s: float = float("inf")) -> None:
+        """Raise Overloaded ``queue_full`` if the queue is full, or ``deadline`` if it is too slow.
+
+        It is too slow if its oldest job has waited for more than ``waited_at_most_s``.
+        """
+        try:
+            waited_s = time.monotonic() - self._waiting[0].since
+        except IndexError:  # the writer has just taken the last one
+            waited_s = 0.0
         if len(self._waiting) >= WRITES_WAITING:
-            raise DeviceError(
-                "overloaded", f"{WRITES_WAITING} writes are queued, which is the limit."
+            raise Overloaded(
+                "queue_full",
+                f"{WRITES_WAITING} writes are queued, which is the limit.",
+                retry_after_s=OVERLOAD_RETRY_S,
+            )
+        if waited_s > waited_at_most_s:
+            raise Overloaded(
+                "deadline",
+                f"The oldest queued write has waited for {waited_s:.1f} s.",
+                retry_after_s=OVERLOAD_RETRY_S,
             )
 
     def submit(
@@ -91,7 +107,7 @@ class Writer:
         self.check_room()
         if self._closing:
             raise InternalError("internal", "The store is closed.")
-        waiting = _Waiting(job, self._loop.create_future(), committed)
+        waiting = _Waiting(job, self._loop.create_future(), committed, time.monotonic())
         with self._wake:
             self._waiting.append(waiting)
             self._wake.notify()

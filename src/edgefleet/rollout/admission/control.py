@@ -92,6 +92,8 @@ class Admission:
         An offer consumes the bytes of its download from the budgets of all open rollouts.
         """
         found: tuple[Offer, ...] = ()
+        if self._desired.is_settled(row):
+            return found
         for model in self._desired.models:
             decision = self.decide(row, model, now)
             if isinstance(decision, Offer):
@@ -104,6 +106,15 @@ class Admission:
             for offer in found:
                 self._count_bytes(offer, row, now)
         return found
+
+    def has_offer(self, row: int, now: float) -> bool:
+        """Whether ``offers`` has any. Changes nothing."""
+        if self._desired.is_settled(row):
+            return False
+        for model in self._desired.models:
+            if isinstance(self.decide(row, model, now), Offer):
+                return True
+        return False
 
     def in_order(self, row: int, offers: Collection[Offer]) -> tuple[Offer, ...]:
         """The offers of one device, that of the oldest rollout first.

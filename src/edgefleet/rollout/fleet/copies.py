@@ -75,6 +75,15 @@ class Copies:
                 runs.setdefault(run, last_seen or 0.0)
             self._copy(row)
 
+    def is_of_last_run(self, row: int, run: int) -> bool:
+        """True if a check-in of ``run`` is of the agent that checked in last. 0: it names none.
+
+        False for a device that may be copied, or whose agent has not named its run: it names it
+        after each check-in without an answer.
+        """
+        last = self._last_of(row)
+        return last != 0 and row not in self._runs and run in (0, last)
+
     def accepted(self, row: int, run: int, now: float) -> None:
         """A check-in of a device. A ``run`` of 0 is the last one that was named."""
         runs, last = self._runs.get(row), self._last_of(row)

@@ -23,6 +23,7 @@ from edgefleet.rollout.fleet.copies import Copies
 from edgefleet.rollout.fleet.device_models import DeviceModels
 from edgefleet.rollout.fleet.disk_faults import DiskFaults
 from edgefleet.rollout.fleet.label_index import LabelIndex
+from edgefleet.rollout.fleet.missed_numbers import MissedNumbers
 from edgefleet.rollout.fleet.release_sets import ReleaseSet
 from edgefleet.rollout.fleet.reports import FleetFigures, Report, ReportColumns
 from edgefleet.rollout.fleet.runs import Runs
@@ -82,6 +83,7 @@ class Fleet:
         self.removed_count = 0
         self.models = DeviceModels()
         self.copies = Copies()
+        self.missed = MissedNumbers()
         self.serving = ServingReports()
         self.disk_faults = DiskFaults()
         self._sets, self._known_lists = self.models.sets, self.models.known_lists
@@ -202,6 +204,7 @@ class Fleet:
         self.models.write(row, 0, 0)
         self.disk_faults.set(row, "")
         self.copies.forget(row)
+        self.missed.forget(row)
         self._changed_at[row] = 0
         self.removed_count += 1
         self.facts_version += 1
@@ -326,6 +329,23 @@ class Fleet:
         """
         self._last_seen[rows] = now
 
+    def note_heartbeat(self, row: int, now: float, *, seq: int, digest: int, protocol: int) -> bool:
+        """Record when a device was seen last, if a check-in without a report changes nothing else.
+
+        False if there is more to do, or to refuse. ``seq`` is not recorded.
+        """
+        if (
+            not self._seq_at[row] < seq <= SEQ_MAX
+            or self._protocol_at[row] != protocol
+            or not self._last_seen_at[row]
+            or self.models.digest_at[row] != digest
+            or row in self.serving.by_row
+            or self.copies.is_copied(row)
+        ):
+            return False
+        self._last_seen_at[row] = now
+        return True
+
     def observe_all_models(self, rows: Rows, now: float, check_in: CheckIn) -> None:
         """``observe_models`` for many devices with the same report."""
         if check_in.models or check_in.full:
@@ -378,12 +398,17 @@ class Fleet:
         A number above SEQ_MAX is refused, and the numbering of the device begins anew: otherwise a
         device that once sent a huge number would be out for ever.
         """
-        if self._seq_at[row] < seq <= SEQ_MAX:
-            self._seq_at[row] = seq
-            return True
+        last = self._seq_at[row]
         if seq > SEQ_MAX:
             self._seq_at[row] = 0
-        return False
+            self.missed.forget(row)
+            return False
+        if seq <= last:
+            return False
+        if last and seq != last + 1:
+            self.missed.note(row, last, seq)
+        self._seq_at[row] = seq
+        return True
 
     def row(self, name: str) -> int | None:
         return self._rows.get(name)
@@ -464,6 +489,10 @@ class Fleet:
 
     def kit_id(self, row: int) -> int:
         return self._kit_at[row]
+
+    def traits(self, row: int) -> tuple[int, int, int]:
+        """The numbers of the label set, the kit and the release set of the device."""
+        return self._labels_at[row], self._kit_at[row], self._set_at[row]
 
     # All devices, in columns. The columns are views: do not write to them, and do not keep them.
 
