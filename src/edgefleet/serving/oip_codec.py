@@ -139,7 +139,8 @@ class RestCodec:
             tensor = answered.made[name]
             datatype: str = active.datatypes[name]
             if classes:
-                tensor, datatype = classified(name, tensor, classes), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, classes, names), "BYTES"
             if binary:
                 piece = to_binary(tensor)
                 pieces.append(piece)
@@ -165,7 +166,8 @@ class RestCodec:
             tensor = answered.made[name]
             datatype: str = active.datatypes[name]
             if classes:
-                tensor, datatype = classified(name, tensor, classes), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, classes, names), "BYTES"
             else:
                 check_finite(name, tensor)
                 tensor = tensor.copy()  # the next request may overwrite it

@@ -109,7 +109,8 @@ class GrpcCodec:
             tensor = answered.made[name]
             datatype = active.datatypes[name]
             if form.classes and form.classes[place]:
-                tensor, datatype = classified(name, tensor, form.classes[place]), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, form.classes[place], names), "BYTES"
             if form.typed:
                 head = output_head(name, datatype, tensor.shape)
                 outputs.append(typed_output(head, encode_contents(tensor, datatype)))
