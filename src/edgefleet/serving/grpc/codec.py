@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.binary_tensors import from_binary, to_binary
 from edgefleet.serving.classification import check_classes, classified
 from edgefleet.serving.declared import bad_tensor, check_inputs
 from edgefleet.serving.grpc.call import Asked as Call
@@ -30,11 +31,7 @@ from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
-from edgefleet.serving.tensors import (
-    from_binary,
-    refuse_shared_memory,
-    to_binary,
-)
+from edgefleet.serving.tensors import refuse_shared_memory
 
 FINAL_WANTED: Final = "triton_enable_empty_final_response"
 FINAL: Final = sized(4, encode_parameter("triton_final_response", True))

@@ -15,6 +15,7 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.protocol.release import LAYOUTS, Datatype
 from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.binary_tensors import from_binary, to_binary
 from edgefleet.serving.declared import bad_tensor
 from edgefleet.serving.grpc.call import Metadata
 from edgefleet.serving.grpc.codec import FINAL, FINAL_WANTED, InferCall, shorter
@@ -39,13 +40,7 @@ from edgefleet.serving.limits import RANK, TENSORS
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
-from edgefleet.serving.tensors import (
-    JSON_LENGTH,
-    from_binary,
-    json_length,
-    refuse_shared_memory,
-    to_binary,
-)
+from edgefleet.serving.tensors import JSON_LENGTH, json_length, refuse_shared_memory
 
 F = TypeVar("F")
 
