@@ -48,6 +48,7 @@ def refusal(given: ReleaseManifest) -> PublisherError:
         (b"cat\ndog\n", ("cat", "dog")),
         (b"\xef\xbb\xbfcat\r\n dog \r\n\r\n", ("cat", "dog")),
         ("crane\ncrane\nmaçã: rot".encode(), ("crane", "crane", "maçã: rot")),
+        ("a\u3000b\nc\u200cd\u00a0e".encode(), ("a\u3000b", "c\u200cd\u00a0e")),
     ],
 )
 def test_a_file_has_one_name_a_line(data: bytes, names: tuple[str, ...]) -> None:

@@ -36,7 +36,7 @@ two variants of one precision may name the same file. The user's page is
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -236,7 +236,7 @@ class _Artifacts:
             return read_names(file.read(CLASS_FILE_BYTES + 1), name, field)
 
     @contextmanager
-    def _opened(self, name: str, field: str) -> Iterator[BufferedReader]:
+    def _opened(self, name: str, field: str) -> Generator[BufferedReader]:
         try:
             path = (self._folder / name).resolve()
             if not path.is_relative_to(self._folder):

@@ -7,6 +7,7 @@ number and size are bounded.
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Final
+from unicodedata import category
 
 from edgefleet.base.errors import PublisherError
 from edgefleet.base.texts import counted, shortened
@@ -16,6 +17,8 @@ NAMES: Final = 10_000  # of one output
 NAME_CHARS: Final = 256
 NAMES_BYTES: Final = 64 << 10  # of all names of a release, as UTF-8
 CLASS_FILE_BYTES: Final = 2 * NAMES_BYTES  # with line ends and white space
+
+_CONTROLS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # of Unicode: controls and line ends
 
 
 def read_names(data: bytes, file: str, field: str) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def _fault(name: str) -> str:
         return "the name is empty" if not name.strip() else "the name has white space around it"
     if len(name) > NAME_CHARS:
         return f"the name has {len(name)} characters; {NAME_CHARS} are allowed"
-    if not name.isprintable():
+    if any(category(one) in _CONTROLS for one in name):
         return f"the name {name[:40]!r} has a control character"
     return ""
 

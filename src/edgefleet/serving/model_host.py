@@ -286,6 +286,7 @@ class ModelHost:
     async def _load(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release:
         check_quality(wanted)
         self._check_path(wanted)
+        classes = await asyncio.to_thread(class_names, wanted)
         release: Release
         if in_worker:
             release = await WorkerRelease.start(
@@ -293,7 +294,7 @@ class ModelHost:
             )
         else:
             release = await self._load_here(model, wanted)
-        release.classes = await asyncio.to_thread(class_names, wanted)
+        release.classes = classes
         return release
 
     async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
