@@ -1,17 +1,20 @@
 """Real agent processes with a real serving process and real models, killed at the worst moments."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgefleet.agent.table import Stage
+from edgefleet.base.network import HttpLink
 from edgefleet.protocol.serving import CONTROL_API
 from edgefleet.security.signing import PublisherKey
-from support.agent_process import AgentProcess, Publisher, device, only
+from support.agent_process import CLASS_NAMES, AgentProcess, Publisher, device, only
 from support.fake_hub import FakeHub, fake_hub
 from support.old_serving import old_serving, old_status
 
@@ -62,6 +65,10 @@ def test_a_new_device_enrols_installs_and_serves(
     assert (mine.ready, mine.release, status.url) == (True, "1", f"http://{agent.serve}")
     assert (agent.data / "credential.json").stat().st_mode & 0o777 == 0o600
     assert agent.check_valid() == "1"
+    with contextlib.closing(HttpLink(status.url)) as link:
+        metadata = link.request("GET", "/v2/models/digits", timeout_s=10.0)
+    output = msgspec.json.decode(metadata.body)["outputs"][0]
+    assert output["parameters"] == {"classes": list(CLASS_NAMES)}
 
 
 def test_a_release_that_is_not_what_its_golden_set_says_is_refused(

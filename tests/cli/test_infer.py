@@ -13,6 +13,7 @@ import pytest
 from edgefleet.cli.exits import Exit
 from support.command_line import CommandLine, play
 from support.golden import hold
+from support.named_classes import with_names
 from support.serving_process import serving
 from support.tiny_models import PIXELS, TinyModel, classifier
 
@@ -55,6 +56,7 @@ def write_files() -> None:
     Path("ones.json").write_text(json.dumps(ones))
     Path("short.json").write_text("[1, 2, 3]")
     Path("text.json").write_text('["dark"]')
+    Path("own.txt").write_text("null\neins\n")
     Path("names.txt").write_text("\n".join(f"digit-{one}" for one in range(10)))
     entry = {"name": "pixels", "datatype": "FP32", "shape": [1, PIXELS], "data": ones[0]}
     Path("request.json").write_text(json.dumps({"inputs": [entry]}))
@@ -95,6 +97,19 @@ def test_each_form_of_input_gets_the_answer_of_the_model(
     (output,) = answer["outputs"]
     assert (output["datatype"], output["shape"]) == ("FP32", [1, 10])
     assert output["data"] == pytest.approx(digits[1].probabilities(ONES)[0].tolist(), abs=1e-5)
+
+
+def test_the_classes_have_the_names_that_the_device_gives(
+    edgefleet: CommandLine, tmp_path: Path
+) -> None:
+    write_files()
+    model = classifier(tmp_path / "digits.onnx")
+    with serving(tmp_path) as process:
+        process.activate(with_names(model, tmp_path))
+        device = CommandLine(edgefleet.home, {"EDGEFLEET_INFER_ADDRESS": process.address})
+        assert "\n  digit-1: 0.9943\n" in device("infer", "digits", "ones.json", "--top", "1").out
+        given = device("infer", "digits", "ones.json", "--top", "1", "--classes", "own.txt")
+        assert "\n  eins: 0.9943\n" in given.out
 
 
 def test_standard_input_is_read(device: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

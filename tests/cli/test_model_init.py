@@ -46,6 +46,28 @@ def test_a_model_and_samples_make_a_release_folder(
     assert built.golden.min_agreement > 0.97
 
 
+def test_a_file_of_classes_names_them_in_the_release(
+    tmp_path: Path, edgefleet: CommandLine
+) -> None:
+    wine().write(tmp_path)
+    (tmp_path / "names.txt").write_text("barolo\ngrignolino\n")
+    named = ("--classes", str(tmp_path / "names.txt"))
+    said = init(edgefleet, tmp_path, "good", "wine", *named)
+    assert said.exit == 2
+    assert "2 names for output 'probabilities' of variant[0], which has 3." in said.err
+    assert not (tmp_path / "release-good").exists()
+    (tmp_path / "names.txt").write_text("barolo\n\nbarbera\n")
+    assert (
+        "names.txt, line 2: the name is empty."
+        in init(edgefleet, tmp_path, "good", "wine", *named).err
+    )
+    (tmp_path / "names.txt").write_text("barolo\r\ngrignolino\r\nbarbera")
+    said = init(edgefleet, tmp_path, "good", "wine", *named)
+    assert (said.exit, "3 of probabilities: barolo, grignolino, barbera" in said.out) == (0, True)
+    (classes,) = build_release(tmp_path / "release-good", created_at=0.0).manifest.classes
+    assert classes.names == ("barolo", "grignolino", "barbera")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_samples_refuse_a_broken_twin(
     name: str, tmp_path: Path, edgefleet: CommandLine

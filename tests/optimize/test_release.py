@@ -208,6 +208,45 @@ def test_the_quality_output_must_hold_class_scores(folder: Path) -> None:
     assert refusal(folder).field == "quality.output"
 
 
+NAMES = "".join(f"digit-{number}\n" for number in range(10))
+
+
+def with_classes(folder: Path, text: str, output: str = "probabilities") -> None:
+    (folder / "names.txt").write_text(text)
+    edit(folder, "[[variant]]", f'[classes]\n{output} = "names.txt"\n\n[[variant]]')
+
+
+def test_the_names_of_the_classes_are_in_the_manifest(folder: Path) -> None:
+    files = build_release(folder, created_at=1.0).files
+    with_classes(folder, NAMES)
+    named = build_release(folder, created_at=1.0)
+    (classes,) = named.manifest.classes
+    assert (classes.output, list(classes.names)) == ("probabilities", NAMES.split())
+    assert named.files.keys() == files.keys(), "the names are no artifact"
+
+
+@pytest.mark.parametrize(
+    ("text", "output", "message"),
+    [
+        (
+            NAMES[8:], "probabilities",
+            "names.txt: 9 names for output 'probabilities' of variant[0], which has 10.",
+        ),
+        (NAMES.replace("digit-4", " "), "probabilities", "names.txt, line 5: the name is empty."),
+        (NAMES, "other", "names.txt: variant[0] has no output 'other'."),
+    ],
+)  # fmt: skip
+def test_names_that_do_not_fit_are_refused_with_file_and_line(
+    folder: Path, text: str, output: str, message: str
+) -> None:
+    with_classes(folder, text, output)
+    error = refusal(folder)
+    assert (error.code, error.field) == ("release_file_invalid", f"classes.{output}")
+    assert error.message == message
+    (folder / "names.txt").unlink()
+    assert "'names.txt' cannot be read" in refusal(folder).message
+
+
 def built(release: str) -> BuiltRelease:
     return build_release(DIGITS / f"release-{release}", created_at=1.0)
 

@@ -11,17 +11,10 @@ from hypothesis.extra import numpy as arrays
 
 from edgefleet.base.errors import DeviceError, OperatorError
 from edgefleet.protocol.release import TensorSpec
+from edgefleet.serving.binary_tensors import from_binary, to_binary
 from edgefleet.serving.declared import DeclaredInputs
 from edgefleet.serving.runtime import NUMPY_TYPES
-from edgefleet.serving.tensors import (
-    InferRequest,
-    InputTensor,
-    from_binary,
-    read_inputs,
-    read_raw,
-    to_binary,
-    to_json,
-)
+from edgefleet.serving.tensors import InferRequest, InputTensor, read_inputs, read_raw, to_json
 
 NUMERIC = [name for name in NUMPY_TYPES if name not in ("BYTES", "BF16")]  # BF16: test_bf16
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=5)

@@ -23,13 +23,15 @@ from edgefleet.base.network import HttpLink
 from edgefleet.base.storage import FolderStorage
 from edgefleet.cli.demo.processes import reserve_port
 from edgefleet.protocol.device import Offer
-from edgefleet.protocol.release import Quality, ReleaseManifest
+from edgefleet.protocol.release import ClassNames, Quality, ReleaseManifest
 from edgefleet.protocol.serving import ModelStatus, ServingStatus, model_status
 from edgefleet.protocol.wire import decode
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.agent_logs import LOGS
 from support.fake_hub import FakeHub
-from support.tiny_models import classifier, write_golden
+from support.tiny_models import CLASSES, classifier, write_golden
+
+CLASS_NAMES = tuple(f"digit-{number}" for number in range(CLASSES))
 
 
 def only(state: AgentState) -> ModelState:
@@ -246,6 +248,7 @@ class Publisher:
             golden=golden,
             quality=Quality(output="probabilities", scores="probabilities", min_requests=10),
             created_at=0.0,
+            classes=(ClassNames(output="probabilities", names=CLASS_NAMES),),
         )
         digest = self.hub.publish(
             sign_manifest(manifest, key or self.key),

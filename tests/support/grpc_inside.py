@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 
 from edgefleet.base.errors import DeviceError
 from edgefleet.http2.server import Listener
+from edgefleet.protocol.fallback import FallbackSettings
 from edgefleet.serving.active_release import ActiveRelease
 from edgefleet.serving.bounds import Bounds
 from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.grpc.listener import listen_grpc
+from edgefleet.serving.hybrid.door import Hybrid
+from edgefleet.serving.hybrid.grpc_question import HybridCalls
 from edgefleet.serving.inference import Inferences
 from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.run_marks import RunMarks
@@ -47,13 +50,19 @@ class Inside:
     gated: Gated
     listener: Listener
     loop: asyncio.AbstractEventLoop
+    hybrid: Hybrid | None = None
 
     def do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
 
 @contextmanager
-def gated_server(model: TinyModel, bounds: Bounds | None = None) -> Iterator[Inside]:
+def gated_server(
+    model: TinyModel,
+    bounds: Bounds | None = None,
+    fallback: Callable[[], Awaitable[FallbackSettings]] | None = None,
+) -> Iterator[Inside]:
+    """``fallback`` is awaited on the loop of the server."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -66,8 +75,12 @@ def gated_server(model: TinyModel, bounds: Bounds | None = None) -> Iterator[Ins
         )
         host.routes = {"digits": release}
         quota = ClientQuota(known.client_rate, known.client_burst)
-        listener = await listen_grpc(Inferences(host), "127.0.0.1", 0, known, quota)
-        return Inside(f"127.0.0.1:{listener.port}", host, gated, listener, loop)
+        inferences, hybrid = Inferences(host), None
+        if fallback is not None:
+            hybrid = Hybrid(inferences, await fallback())
+        asked = inferences if hybrid is None else HybridCalls(hybrid)
+        listener = await listen_grpc(asked, "127.0.0.1", 0, known, quota)
+        return Inside(f"127.0.0.1:{listener.port}", host, gated, listener, loop, hybrid)
 
     inside = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
     try:
@@ -75,6 +88,8 @@ def gated_server(model: TinyModel, bounds: Bounds | None = None) -> Iterator[Ins
     finally:
         inside.gated.gate.set()
         inside.do(inside.listener.close())
+        if inside.hybrid is not None:
+            loop.call_soon_threadsafe(inside.hybrid.close)
         inside.do(inside.host.close())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)

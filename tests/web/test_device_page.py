@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from edgefleet.base.network import HttpLink
 from support.axe import violations
 from support.browser import Complaints
+from support.named_classes import NAMES, with_names
 from support.serving_process import ServingProcess, serving
 from support.tiny_models import TinyModel, classifier, pixels
 
@@ -63,11 +64,11 @@ def tile(page: Page, name: str) -> str:
 
 
 def test_the_page_shows_what_the_device_does_now(
-    browser: Browser, process: ServingProcess, model: TinyModel
+    browser: Browser, process: ServingProcess, model: TinyModel, tmp_path: Path
 ) -> None:
     with opened(browser, process.url, 390, "dark") as (page, complaints):
         expect(page.locator("#none")).to_be_visible()
-        process.activate(model.activate("7"))
+        process.activate(with_names(model, tmp_path))
         ask(process, right=3)
         expect(page.get_by_role("heading", level=2)).to_contain_text("digits release 7")
         throughput = page.locator('.tiles div:has(dt:text-is("Throughput")) dd')
@@ -82,6 +83,8 @@ def test_the_page_shows_what_the_device_does_now(
             assert any(unit in tile(page, name) for unit in (" µs", " ms")), name
         shown = float(tile(page, "Confidence").split()[0])
         assert shown == pytest.approx(float(model.probabilities(pixels(1)).max()), abs=0.002)
+        best = NAMES[int(model.probabilities(pixels(1)).argmax())]
+        assert tile(page, "Most frequent class").startswith(f"{best} 100.0 %")
         chart = page.get_by_role("img", name="Requests a second")
         expect(chart).to_have_attribute("aria-label", re.compile(r"from .* to .*/s"))
         assert violations(page) == []

@@ -19,7 +19,7 @@ from edgefleet.agent import limits
 from edgefleet.agent.effect import Apply, GiveTruth, WantedModel, WantedRelease, WantedShadow
 from edgefleet.agent.log import LOGGER
 from edgefleet.agent.run_files import RunFiles
-from edgefleet.agent.slots import GOLDEN, MODEL, path
+from edgefleet.agent.slots import GOLDEN, MANIFEST, MODEL, path
 from edgefleet.base.clock import Clock
 from edgefleet.base.errors import DeviceError, EdgefleetError, NetworkError, OperatorError
 from edgefleet.base.exits import MemoryKills, exit_code
@@ -210,6 +210,8 @@ class Supervisor:
             quality=wanted.installed.quality,
             artifact_path=self._storage.locate(path(wanted.installed.model, wanted.slot, MODEL)),
             golden_path=self._storage.locate(path(wanted.installed.model, wanted.slot, GOLDEN)),
+            manifest_path=self._storage.locate(path(wanted.installed.model, wanted.slot, MANIFEST)),
+            manifest_sha256=wanted.installed.manifest_sha256,
         )
 
     def _post(self, body: bytes, *, served: bool) -> Answer:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import ClassVar, Final, NoReturn, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import httptools
 
@@ -25,6 +24,7 @@ from edgefleet.http1.limits import (
     ConnectionLimits,
 )
 from edgefleet.http1.message import Request
+from edgefleet.http1.target import read_target
 
 _VERSIONS: Final = ("1.1", "1.0")
 
@@ -357,14 +357,8 @@ class RequestReader:
         )
 
     def _target(self) -> tuple[str, str]:
-        url = self._url
         try:
-            path, _, query = url.partition(b"?")
-            if not path.startswith(b"/"):  # absolute form, or *
-                path = urlsplit(path).path or b"/"
-            if b"%" in path:
-                path = unquote_to_bytes(path)
-            return path.decode("utf-8"), query.decode("ascii")
+            return read_target(self._url)
         except ValueError:
             self._stop(DeviceError("request_malformed", "The request target is not valid text."))
 

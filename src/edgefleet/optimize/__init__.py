@@ -43,6 +43,7 @@ def optimize(
     baseline: Path | None = None,
     cache_dir: Path | None = None,
     compare: Mapping[str, object] | None = None,
+    classes: Sequence[str] = (),
     threads: int | None = None,
     metric: "str | Callable[[Arrays, Arrays], object]" = "",
     trainer: "Trainer | None" = None,
@@ -72,7 +73,8 @@ def optimize(
     divided among the profiles; a search that ends early continues from its cache when it is called
     again. ``latency_s`` and ``size_bytes`` are limits of a variant; the memory limit is that of the
     profile. ``baseline`` is the release folder that devices have now, for the size of an update.
-    ``compare`` has keys of the table [compare] of release.toml. ``threads`` are those of a run;
+    ``compare`` has keys of the table [compare] of release.toml. ``classes`` are the names of the
+    classes of the output, in the order of its scores. ``threads`` are those of a run;
     None: those of the profile. ``metric`` is the name of a metric of the task, or a function of
     outputs and truths. ``trainer`` allows recipes that change the weights. ``recipes`` replace the
     table of ``candidates``. ``own_profiles`` is a folder or a file of profiles, besides those of
@@ -116,6 +118,7 @@ def optimize(
                 output=output,
                 profiles=tuple(profiles),
                 compare=compare or {},
+                classes=tuple(classes),
             ),
             out=out,
             runner=runner(),

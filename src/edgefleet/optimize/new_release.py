@@ -38,6 +38,7 @@ Arrays = dict[str, NDArray[Any]]
 
 _ONNX_FILE: Final = "model.onnx"
 _TFLITE_FILE: Final = "model.tflite"
+_CLASS_FILE: Final = "classes.txt"
 GOLDEN_FILE: Final = "golden.npz"
 _MARGIN: Final = 0.05  # of accuracy, below that of the model on the samples
 AGREEMENT: Final = 0.98
@@ -65,6 +66,7 @@ class Wanted:
     memory_limit_mib: int | None = None
     compare: Mapping[str, object] = field(default_factory=dict)
     cases: int = 500
+    classes: tuple[str, ...] = ()  # the names of its classes, in the order of the scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def new_release(
             answers = runner.answers(variant, folder / draft.file, folder / GOLDEN_FILE)
         return fill_folder(folder, draft, read, answers, _variants(draft), runner=runner)
     except BaseException:
-        for name in (draft.file, GOLDEN_FILE, RELEASE_FILE):
+        for name in (draft.file, GOLDEN_FILE, RELEASE_FILE, _CLASS_FILE):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
         raise
@@ -210,6 +212,10 @@ def fill_folder(
     if not hard:
         check_better_than_constant(draft, made, truth)
     tables = _tables(draft, made, truth)
+    if draft.wanted.classes:
+        text = "".join(f"{name}\n" for name in draft.wanted.classes)
+        (folder / _CLASS_FILE).write_text(text, encoding="utf-8")
+        tables["classes"] = {draft.output.name: _CLASS_FILE}
     _write(folder, draft, variants, tables, accuracy=0.0, agreement=0.0)
     proof = _worst(build_release(folder, created_at=0.0), runner)
     accuracy = 0.0 if proof.accuracy is None else _floor(proof.accuracy - _MARGIN)

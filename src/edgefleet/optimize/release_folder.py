@@ -20,6 +20,9 @@ The folder holds ``release.toml``, the model files and the golden set::
     max_confidence_drop = 0.10      # optional
     min_requests = 20               # optional
 
+    [classes]                       # optional: names of classes, of each output that has them
+    probabilities = "classes.txt"   # UTF-8, one name a line
+
     [[variant]]                     # one for each hardware class
     profile = "jetson_nano"
     precision = "fp16"
@@ -33,9 +36,11 @@ two variants of one precision may name the same file. The user's page is
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
+from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
@@ -48,11 +53,13 @@ from edgefleet.base.errors import OperatorError, PublisherError
 from edgefleet.base.ids import check_name
 from edgefleet.optimize import limits
 from edgefleet.optimize.profiles import PROFILES
+from edgefleet.protocol.class_names import CLASS_FILE_BYTES, read_names
 from edgefleet.protocol.comparisons import Comparison, Top1
 from edgefleet.protocol.lineage import check_lineage
 from edgefleet.protocol.release import (
     FLOATS,
     Artifact,
+    ClassNames,
     Golden,
     Precision,
     Quality,
@@ -131,6 +138,7 @@ class _ReleaseFile(_Table, frozen=True, kw_only=True):
     parent: str | None = None
     notes: Annotated[str, Meta(max_length=limits.NOTES_CHARS)] = ""
     lineage: str | None = None
+    classes: Annotated[dict[str, str], Meta(max_length=limits.CLASS_FILES)] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,10 @@ def build_release(
         task=file.task,
         changes_interface=changes_interface,
         lineage=artifacts.read(file.lineage, "lineage") if file.lineage else None,
+        classes=tuple(
+            ClassNames(output=output, names=artifacts.names(name, f"classes.{output}"))
+            for output, name in file.classes.items()
+        ),
     )
     _check_rules(manifest, file)
     if manifest.lineage is not None:
@@ -210,18 +222,29 @@ class _Artifacts:
         """The artifact in the file ``name``, which must be inside the folder."""
         if name in self._named:
             return self._named[name]
+        with self._opened(name, field) as file:
+            sha256 = file_digest(file, "sha256").hexdigest()
+            artifact = Artifact(sha256=sha256, size_bytes=file.tell())
+            path = Path(file.name)
+        self._named[name] = artifact
+        self.files.setdefault(sha256, path)
+        return artifact
+
+    def names(self, name: str, field: str) -> tuple[str, ...]:
+        """The names of classes in the file ``name``, which is no artifact of its own."""
+        with self._opened(name, field) as file:
+            return read_names(file.read(CLASS_FILE_BYTES + 1), name, field)
+
+    @contextmanager
+    def _opened(self, name: str, field: str) -> Generator[BufferedReader]:
         try:
             path = (self._folder / name).resolve()
             if not path.is_relative_to(self._folder):
                 raise _invalid(f"{name!r} is outside the release folder.", field)
             with path.open("rb") as file:
-                sha256 = file_digest(file, "sha256").hexdigest()
-                artifact = Artifact(sha256=sha256, size_bytes=file.tell())
+                yield file
         except (OSError, ValueError) as error:
             raise _invalid(f"{name!r} cannot be read: {error}.", field) from error
-        self._named[name] = artifact
-        self.files.setdefault(sha256, path)
-        return artifact
 
 
 def _read(folder: Path) -> _ReleaseFile:
@@ -426,9 +449,10 @@ def _check_rules(manifest: ReleaseManifest, file: _ReleaseFile) -> None:
     except PublisherError as error:
         field = (error.field or "").replace("variants[", "variant[")
         field = field.replace("golden.comparison", "compare")
-        raise _invalid(
-            error.message.replace("variants[", "variant["), field, hint=error.hint
-        ) from error
+        message = error.message.replace("variants[", "variant[")
+        if name := file.classes.get(field.removeprefix("classes.")):
+            message = f"{name}: {message}"
+        raise _invalid(message, field, hint=error.hint) from error
 
 
 def _invalid(message: str, field: str | None = None, *, hint: str | None = None) -> PublisherError:

@@ -4,8 +4,9 @@ Clients name inputs and outputs, and send and read tensors of certain types and 
 that accepts what the other one accepted, and answers as it answered, has no changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from edgefleet.protocol.class_names import names_of
 from edgefleet.protocol.release import ReleaseManifest, TensorSpec, Variant
 
 
@@ -43,6 +44,20 @@ def _meaning(before: ReleaseManifest, after: ReleaseManifest) -> Iterator[str]:
             )
         if before.quality.scores != after.quality.scores:
             yield f"The class scores are {after.quality.scores}, not {before.quality.scores}."
+    names = names_of(after)
+    for output, old in names_of(before).items():
+        yield from _renamed(output, old, names.get(output, ()))
+
+
+def _renamed(output: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """The first class with another name. Another number of classes is a change of the shape."""
+    if not new:
+        yield f"The classes of output {output} have no names any more."
+        return
+    for index, (before, after) in enumerate(zip(old, new, strict=False)):
+        if before != after:
+            yield f"Class {index} of output {output} is {after!r}, not {before!r}."
+            return
 
 
 def variant_changes(before: Variant, after: Variant) -> Iterator[str]:

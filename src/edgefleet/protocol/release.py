@@ -99,6 +99,13 @@ class Quality(Wire, frozen=True, kw_only=True):
     min_requests: int = 20  # before a device judges the release
 
 
+class ClassNames(Wire, frozen=True, kw_only=True):
+    """The names of the classes of ``output``, in the order of its scores. Two may be equal."""
+
+    output: str
+    names: tuple[str, ...]
+
+
 class ReleaseManifest(Wire, frozen=True, kw_only=True):
     """One release of a model, immutable. Its digest is the SHA-256 of the signed payload."""
 
@@ -113,6 +120,7 @@ class ReleaseManifest(Wire, frozen=True, kw_only=True):
     task: Task = "classification"
     changes_interface: bool = False  # clients of the release before it must change, and may
     lineage: Artifact | None = None  # how the variants were made, see ``lineage``. For people only
+    classes: tuple[ClassNames, ...] = ()  # an agent of before serves the release without names
 
 
 def unjudged(manifest: ReleaseManifest) -> str:

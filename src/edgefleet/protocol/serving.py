@@ -32,7 +32,9 @@ class ControlVersion(Wire, frozen=True, kw_only=True):
 class ServedRelease(Wire, frozen=True, kw_only=True):
     """One release of a model to load. ``artifact_path`` is the path of its artifact.
 
-    ``golden_path`` is where its golden set may be, for the warm-up. Empty if it is not known.
+    ``golden_path`` is where its golden set may be, for the warm-up. ``manifest_path`` is the place
+    of its signed envelope, for the names of its classes. They count if the payload has the digest
+    ``manifest_sha256``. Empty if it is not known.
     """
 
     release: str
@@ -40,6 +42,8 @@ class ServedRelease(Wire, frozen=True, kw_only=True):
     quality: Quality | None  # None: the task has no class scores
     artifact_path: str
     golden_path: str = ""
+    manifest_path: str = ""
+    manifest_sha256: str = ""
 
 
 class ServedShadow(Wire, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from edgefleet.base.errors import PublisherError
 from edgefleet.protocol.release import FLOATS, Datatype, TensorSpec
 from edgefleet.protocol.serving import ServedRelease
 from edgefleet.serving.backlog import Backlog
+from edgefleet.serving.class_names import ClassNames
 from edgefleet.serving.cpu_use import RunClock
 from edgefleet.serving.declared import DeclaredInputs, batch_of
 from edgefleet.serving.limits import QUEUED, RETIRE_S
@@ -45,6 +46,7 @@ class Release(Protocol):
     declared: DeclaredInputs
     datatypes: Mapping[str, Datatype]  # of the outputs
     quantised: Mapping[str, QuantisedTensor]  # inputs and outputs, as the file has them
+    classes: ClassNames  # of outputs; empty without names
     rows: RowWise | None  # None: its requests are always run one by one
     times: RunTimes
 
@@ -126,6 +128,7 @@ class ActiveRelease:
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.quantised = quantised_tensors(loaded)
+        self.classes: ClassNames = {}
         self.times = times or RunTimes()
         self.rows: RowWise | None = RowWise(wanted.variant)
         self._loaded = loaded

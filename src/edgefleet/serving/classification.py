@@ -1,5 +1,7 @@
 """The top classes of an output, as the classification extension and TensorFlow Serving say them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgefleet.base.errors import OperatorError
@@ -21,8 +23,10 @@ def check_classes(name: str, k: object, datatype: str) -> int:
     return k
 
 
-def classified(name: str, scores: Tensor, k: int) -> Tensor:
-    """The ``k`` largest values of each item, as texts ``value:index``, in order.
+def classified(name: str, scores: Tensor, k: int, names: Sequence[str] = ()) -> Tensor:
+    """The ``k`` largest values of each item, as texts ``value:index:name``, in order.
+
+    ``names`` are those of the classes. A class without a name is ``value:index``.
 
     The first of several sizes is the batch. Equal values are in the order of their classes. Raises
     DeviceError ``inference_failed`` for scores that are not numbers.
@@ -39,6 +43,7 @@ def classified(name: str, scores: Tensor, k: int) -> Tensor:
     form = "{:f}:{}" if scores.dtype.kind == "f" else "{}:{}"
     texts = [
         form.format(float(row[at]) if scores.dtype.kind == "f" else row[at], at)
+        + (f":{names[at]}" if at < len(names) else "")
         for row, places in zip(items, tops, strict=True)
         for at in places.tolist()
     ]

@@ -71,6 +71,7 @@ PROVE_STDIN_BYTES: Final = 1 << 20
 DETAIL_CHARS: Final = 300
 
 # Limits of publishers' files, for devices and the hub.
+MANIFEST_BYTES: Final = 4 << 20
 MODEL_BYTES: Final = (1 << 31) - 1  # protobuf's limit
 MODEL_FIELDS: Final = 10_000  # at the top level: operator sets, functions, metadata
 GOLDEN_BYTES: Final = 64 << 20

@@ -117,11 +117,17 @@ def configuration(active: Release) -> dict[str, Any]:
 
 
 def _described(active: Release, spec: TensorSpec) -> dict[str, Any]:
-    """A tensor of the metadata. A quantised one has its scale and zero point as parameters."""
+    """A tensor of the metadata.
+
+    Its parameters are the scale and zero point of a quantised one, and the names of its classes.
+    """
     described: dict[str, Any] = msgspec.to_builtins(spec)
+    parameters: dict[str, Any] = {}
     if (found := active.quantised.get(spec.name)) is not None:
-        described["parameters"] = {"quantisation": found}
-    return described
+        parameters["quantisation"] = found
+    if spec in active.outputs and (names := active.classes.get(spec.name)):
+        parameters["classes"] = names
+    return described | ({"parameters": parameters} if parameters else {})
 
 
 def is_batched(active: Release) -> bool:

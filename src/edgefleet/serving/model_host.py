@@ -22,6 +22,7 @@ from edgefleet.serving.active_release import ActiveRelease, Release, check_quali
 from edgefleet.serving.answers import Answers
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.bounds import Bounds
+from edgefleet.serving.class_names import class_names
 from edgefleet.serving.cpu_use import cpu_use, process_cpu_s
 from edgefleet.serving.limits import CLOSE_S, RETIRE_S, SHARED_LOAD_BYTES, WORKER_RUN_S
 from edgefleet.serving.loading import Warm, load_model, return_memory
@@ -285,11 +286,16 @@ class ModelHost:
     async def _load(self, model: str, wanted: ServedRelease, *, in_worker: bool) -> Release:
         check_quality(wanted)
         self._check_path(wanted)
+        classes = await asyncio.to_thread(class_names, wanted)
+        release: Release
         if in_worker:
-            return await WorkerRelease.start(
+            release = await WorkerRelease.start(
                 model, wanted, self.bodies, self._ended, queued=self._bounds.queue_of(model)
             )
-        return await self._load_here(model, wanted)
+        else:
+            release = await self._load_here(model, wanted)
+        release.classes = classes
+        return release
 
     async def _load_here(self, model: str, wanted: ServedRelease) -> ActiveRelease:
         place = self._marks.reserve(model)
@@ -319,6 +325,7 @@ class ModelHost:
         except EdgefleetError:
             return
         merged.stats = worker.stats
+        merged.classes = worker.classes
         if isinstance(worker, WorkerRelease):
             merged.times = worker.times
         self._models[model] = replace(loaded, confirmed=merged)
@@ -401,6 +408,7 @@ class ModelHost:
         for field, name in (
             ("artifact_path", wanted.artifact_path),
             ("golden_path", wanted.golden_path),
+            ("manifest_path", wanted.manifest_path),
         ):
             path = Path(name).resolve()
             if name and not path.is_relative_to(self._data_dir.resolve()):

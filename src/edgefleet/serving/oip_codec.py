@@ -12,6 +12,7 @@ from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.binary_tensors import to_binary
 from edgefleet.serving.bodies import ENCODING, plain_body
 from edgefleet.serving.body_memory import BodyMemory
 from edgefleet.serving.classification import check_classes, classified
@@ -42,7 +43,6 @@ from edgefleet.serving.tensors import (
     read_long,
     read_raw,
     refuse_shared_memory,
-    to_binary,
     to_json,
 )
 
@@ -139,7 +139,8 @@ class RestCodec:
             tensor = answered.made[name]
             datatype: str = active.datatypes[name]
             if classes:
-                tensor, datatype = classified(name, tensor, classes), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, classes, names), "BYTES"
             if binary:
                 piece = to_binary(tensor)
                 pieces.append(piece)
@@ -165,7 +166,8 @@ class RestCodec:
             tensor = answered.made[name]
             datatype: str = active.datatypes[name]
             if classes:
-                tensor, datatype = classified(name, tensor, classes), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, classes, names), "BYTES"
             else:
                 check_finite(name, tensor)
                 tensor = tensor.copy()  # the next request may overwrite it

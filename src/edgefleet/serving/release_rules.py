@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgefleet.base.errors import PublisherError
+from edgefleet.protocol.class_names import check_names
 from edgefleet.protocol.comparisons import Top1, compared_outputs, comparison_name
 from edgefleet.protocol.release import FLOATS, Quality, ReleaseManifest, Task, TensorSpec, Variant
 
@@ -28,6 +29,7 @@ def check_rules(manifest: ReleaseManifest) -> None:
     for index, variant in enumerate(manifest.variants):
         _check_outputs(manifest, variant, f"variants[{index}]")
     check_precisions(manifest.variants)
+    check_names(manifest)
 
 
 def check_precisions(variants: tuple[Variant, ...]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgefleet.base.errors import OperatorError
 from edgefleet.http1.limits import REFUSED, ConnectionLimits
@@ -25,6 +26,10 @@ from edgefleet.serving.model_host import ModelHost
 from edgefleet.serving.rest import Rest, is_urgent
 from edgefleet.serving.routes import render_error
 from edgefleet.serving.run_marks import RunMarks
+
+if TYPE_CHECKING:
+    from edgefleet.serving.hybrid.door import Hybrid
+    from edgefleet.serving.hybrid.grpc_question import HybridCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +98,15 @@ async def serve(
     quota = ClientQuota(bounds.client_rate, bounds.client_burst)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.close)
+        hybrid = _hybrid(inferences, settings, stack)
         inference = await listen(
-            _rest(models, inferences, settings, quota, stack),
+            Rest(
+                models,
+                hybrid or inferences,
+                origins=settings.origins,
+                samples=tuple if hybrid is None else hybrid.samples,
+                quota=quota,
+            ),
             host=settings.host,
             port=settings.port,
             limits=limits_of(bounds),
@@ -109,7 +121,8 @@ async def serve(
             # Imported here: a process without gRPC does not need its memory.
             from edgefleet.serving.grpc.listener import listen_grpc  # noqa: PLC0415 - see above
 
-            calls = await listen_grpc(inferences, *settings.grpc, bounds, quota)
+            asked = inferences if hybrid is None else _calls(hybrid)
+            calls = await listen_grpc(asked, *settings.grpc, bounds, quota)
             models.refused.append(calls.places.refused)
             stack.push_async_callback(calls.close)
             grpc = _address(settings.grpc[0], calls.port)
@@ -122,22 +135,24 @@ async def serve(
         await stop.wait()
 
 
-def _rest(
-    models: ModelHost,
-    inferences: Inferences,
-    settings: ServingSettings,
-    quota: ClientQuota,
-    stack: AsyncExitStack,
-) -> Rest:
-    """The handler of REST: with a fallback if one is set."""
+def _hybrid(
+    inferences: Inferences, settings: ServingSettings, stack: AsyncExitStack
+) -> "Hybrid | None":
+    """The inferences with a fallback, if one is set."""
     if settings.fallback is None:
-        return Rest(models, inferences, origins=settings.origins, quota=quota)
+        return None
     # Imported here: a process without a fallback does not need its memory.
     from edgefleet.serving.hybrid.door import Hybrid  # noqa: PLC0415 - see above
 
     hybrid = Hybrid(inferences, settings.fallback)
     stack.callback(hybrid.close)
-    return Rest(models, hybrid, origins=settings.origins, samples=hybrid.samples, quota=quota)
+    return hybrid
+
+
+def _calls(hybrid: "Hybrid") -> "HybridCalls":
+    from edgefleet.serving.hybrid.grpc_question import HybridCalls  # noqa: PLC0415 - as above
+
+    return HybridCalls(hybrid)
 
 
 def limits_of(bounds: Bounds) -> ConnectionLimits:

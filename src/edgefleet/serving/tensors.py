@@ -1,12 +1,10 @@
 """Tensors in Open Inference Protocol v2 JSON and in its binary tensor extension.
 
 Source: github.com/kserve/open-inference-protocol (specification/protocol/inference_rest.md) and
-the extension as Triton documents it (protocol/extension_binary_data.md). Binary tensors are
-little-endian, row-major, without padding; BYTES are a 32-bit length before each element.
+the extension as Triton documents it (protocol/extension_binary_data.md), see ``binary_tensors``.
 """
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -20,6 +18,7 @@ from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype, TensorSpec
 from edgefleet.protocol.wire import Wire, decode
 from edgefleet.serving.bf16 import BF16, from_numbers, is_finite, widened
+from edgefleet.serving.binary_tensors import from_binary
 from edgefleet.serving.declared import (
     DeclaredInputs,
     InputForm,
@@ -39,12 +38,8 @@ Parameters = dict[str, bool | int | float | str | None]
 _ELEMENTS: Final[Mapping[str, Any]] = {
     "b": bool, "i": int, "u": int, "f": float, "V": float, "O": str,
 }  # fmt: skip
-_NO_NUMPY: Final = frozenset({"BYTES", "BF16"})
 NOTHING_READ: Final[Mapping[str, "Tensor | Refused"]] = {}
 JSON_LENGTH: Final = b"inference-header-content-length"
-_LENGTH: Final = struct.Struct("<I")
-_SMALL_BYTES: Final = 4096  # an output of this size or less is copied: that costs less
-_LITTLE_ENDIAN: Final = frozenset(NUMPY_TYPES.values()) - {NUMPY_TYPES["BYTES"]}
 
 
 class InputTensor(Wire, Generic[D], frozen=True, kw_only=True):
@@ -203,39 +198,6 @@ def read_raw(body: memoryview, specs: Sequence[TensorSpec]) -> dict[str, Tensor]
     return {spec.name: from_binary(spec.name, body, spec.datatype, shape)}
 
 
-def from_binary(name: str, data: memoryview, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
-    """An array of ``data``. It is copied only if it is not aligned."""
-    count = math.prod(shape)
-    if datatype in _NO_NUMPY:
-        if datatype == "BYTES":
-            return np.array(_texts(name, data, count), dtype=object).reshape(shape)
-        if len(data) == count * BF16.itemsize:
-            return from_binary(name, data, "UINT16", shape).view(BF16)
-    dtype = NUMPY_TYPES[datatype]
-    if len(data) != count * dtype.itemsize:
-        raise bad_tensor(
-            name, f"{datatype} {list(shape)} has {count * dtype.itemsize} bytes, not {len(data)}."
-        )
-    array = np.frombuffer(data, dtype)
-    if not array.flags.aligned:
-        array = array.copy()
-    return array.reshape(shape)
-
-
-def to_binary(array: Tensor) -> bytes | memoryview:
-    """``array`` in the format of the binary tensor extension: a view of it, if it is large."""
-    if array.nbytes <= _SMALL_BYTES and array.dtype in _LITTLE_ENDIAN:
-        return array.tobytes()
-    if array.dtype == object:
-        pieces: list[bytes] = []
-        for item in array.ravel():
-            text = item.encode() if isinstance(item, str) else bytes(item)
-            pieces += (_LENGTH.pack(len(text)), text)
-        return b"".join(pieces)
-    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
-    return flat.view(np.uint8).data
-
-
 def to_json(name: str, array: Tensor) -> list[Any]:
     """The values of ``array``, flat and row-major.
 
@@ -383,23 +345,3 @@ def _nested(kind: str, depth: int) -> Any:
     for _ in range(depth):
         nested = list[nested]
     return nested
-
-
-def _texts(name: str, data: memoryview, count: int) -> list[str]:
-    texts: list[str] = []
-    at = 0
-    while at < len(data) and len(texts) < count:
-        if at + 4 > len(data):
-            break
-        (size_bytes,) = _LENGTH.unpack_from(data, at)
-        piece = data[at + 4 : at + 4 + size_bytes]
-        if len(piece) != size_bytes:
-            break
-        try:
-            texts.append(str(piece, "utf-8"))
-        except UnicodeDecodeError as error:
-            raise bad_tensor(name, "The runtime accepts text in UTF-8 only.") from error
-        at += 4 + size_bytes
-    if len(texts) != count or at != len(data):
-        raise bad_tensor(name, f"The bytes do not have exactly {count} elements.")
-    return texts

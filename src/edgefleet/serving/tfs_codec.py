@@ -131,7 +131,9 @@ class ExamplesCodec:
             results = tensor.reshape(-1).tolist()
         else:
             rows = tensor.reshape(len(tensor), -1).tolist()
-            results = [[[str(at), score] for at, score in enumerate(row)] for row in rows]
+            names = answered.active.classes.get(answered.asked.form, ())
+            labels = [*names, *map(str, range(len(names), len(rows[0]) if rows else 0))]
+            results = [list(map(list, zip(labels, row, strict=False))) for row in rows]
         return _reply(answered, {"results": results}, (tensor,))
 
 

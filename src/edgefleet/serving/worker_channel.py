@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 from edgefleet.protocol.release import Datatype
+from edgefleet.serving.binary_tensors import from_binary, to_binary
 from edgefleet.serving.limits import KEPT_BYTES
 from edgefleet.serving.runtime import NUMPY_TYPES, QuantisedTensor, Tensor
-from edgefleet.serving.tensors import from_binary, to_binary
 
 MESSAGE_BYTES: Final = 16 << 10  # more than 64 tensors of 16 axes need
 PLANS: Final = 64  # combinations of shapes that are kept

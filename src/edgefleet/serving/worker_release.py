@@ -18,6 +18,7 @@ from edgefleet.protocol.wire import encode
 from edgefleet.serving.active_release import Inferred, ReleaseEnded, is_idle
 from edgefleet.serving.backlog import Backlog
 from edgefleet.serving.body_memory import BodyMemory
+from edgefleet.serving.class_names import ClassNames
 from edgefleet.serving.declared import DeclaredInputs, batch_of
 from edgefleet.serving.limits import (
     KEPT_BYTES,
@@ -166,6 +167,7 @@ class WorkerRelease:
         self.outputs = wanted.variant.outputs
         self.datatypes: Mapping[str, Datatype] = {spec.name: spec.datatype for spec in self.outputs}
         self.quantised: Mapping[str, QuantisedTensor] = {}
+        self.classes: ClassNames = {}
         self.worker: int | None = process.pid
         self._process = process
         self._on_end = on_end

@@ -39,7 +39,7 @@ from edgefleet.cli.values import FILE
 @click.option(
     "--classes",
     type=FILE,
-    help="Text file with the names of the classes, one a line.",
+    help="Text file with the names of the classes, one a line. Default: those of the release.",
 )
 @click.option("--id", "request_id", metavar="ID", help="Id of the request, to label it later.")
 @pass_invocation
@@ -68,7 +68,7 @@ def infer(
     from edgefleet.client.inference.tensors import encode_request
 
     options = Given(**given)
-    names = _class_names(classes)
+    own_names = _class_names(classes)
     client = InferenceClient(options.address, model, options.release, options.timeout)
     try:
         info = client.model()
@@ -86,6 +86,7 @@ def infer(
         took_s = time.perf_counter() - began
     finally:
         client.close()
+    names = {one.name: own_names or one.classes for one in info.outputs}
     report = infer_report(answer, headers, took_s)
     invocation.screen.note(f"{client.url} answered in {took_s * 1000:.2f} ms.")
     if report.answered_by == "fallback":

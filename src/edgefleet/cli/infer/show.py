@@ -63,11 +63,11 @@ def infer_report(answer: InferAnswer, headers: Mapping[str, str], took_s: float)
     )
 
 
-def infer_lines(answer: InferAnswer, top: int, names: Sequence[str]) -> list[str]:
+def infer_lines(answer: InferAnswer, top: int, names: Mapping[str, Sequence[str]]) -> list[str]:
     """The release, then each output: the ``top`` classes of scores, else the first values.
 
-    An output is shown as scores if it is [batch, classes] of floats. ``names`` are the names of its
-    classes, or empty.
+    An output is shown as scores if it is [batch, classes] of floats. ``names`` are the names of the
+    classes by output.
     """
     lines = [f"{answer.model} {answer.release}".strip()]
     for name, tensor in answer.tensors.items():
@@ -77,7 +77,7 @@ def infer_lines(answer: InferAnswer, top: int, names: Sequence[str]) -> list[str
             top > 0 and tensor.ndim == 2 and tensor.dtype.kind == "f" and tensor.shape[1] > 1
         )
         for number, item in enumerate(items[:_ITEMS]):
-            shown = _top(item, top, names) if is_scores else _values(item)
+            shown = _top(item, top, names.get(name, ())) if is_scores else _values(item)
             lines.append(f"  {number}  {shown}" if len(items) > 1 else f"  {shown}")
         if len(items) > _ITEMS:
             lines.append(f"  ... and {len(items) - _ITEMS} more; --json has all")

@@ -37,6 +37,14 @@ def _runtime_text(variant: Variant) -> str:
     return variant.runtime
 
 
+def class_names(path: Path) -> tuple[str, ...]:
+    """The names in a file of classes. Raises PublisherError ``release_file_invalid``."""
+    from edgefleet.protocol.class_names import CLASS_FILE_BYTES, read_names
+
+    with path.open("rb") as file:
+        return read_names(file.read(CLASS_FILE_BYTES + 1), str(path), "--classes")
+
+
 class Pair(click.ParamType[tuple[str, object]]):
     """``key=value``. A value that is JSON is read as JSON, others are text."""
 
@@ -130,6 +138,11 @@ class Pair(click.ParamType[tuple[str, object]]):
     show_default=True,
     help="Samples in the golden set, at most.",
 )
+@click.option(
+    "--classes",
+    type=FILE,
+    help="Text file with the names of the classes, one a line: clients may ask for them.",
+)
 @pass_invocation
 def init(
     invocation: Invocation,
@@ -139,6 +152,7 @@ def init(
     file: Path,
     samples: Path,
     compare: tuple[tuple[str, object], ...],
+    classes: Path | None,
     **wishes: Any,
 ) -> None:
     """Make a release folder from a model file and samples.
@@ -152,10 +166,12 @@ def init(
     """
     from edgefleet.optimize.new_release import Wanted, new_release
     from edgefleet.optimize.run_model import runner
+    from edgefleet.protocol.class_names import names_text
     from edgefleet.protocol.comparisons import comparison_text
     from edgefleet.protocol.release import unjudged
 
-    wanted = Wanted(compare=dict(compare), **wishes)
+    names = () if classes is None else class_names(classes)
+    wanted = Wanted(compare=dict(compare), classes=names, **wishes)
     built, proof = new_release(folder, file, samples, wanted, runner())
     manifest = built.manifest
     golden = manifest.golden
@@ -178,6 +194,7 @@ def init(
         ("accuracy", f"{accuracy}, on devices at least {percent(golden.min_accuracy)}"),
         ("agreement", f"with this machine, on devices at least {percent(golden.min_agreement)}"),
         ("runtime", _runtime_text(manifest.variants[0])),
+        *([("classes", names_text(manifest))] if manifest.classes else []),
         *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
     ]
     invocation.screen.answer(answer, [f"{folder} is ready.", *facts(rows)])

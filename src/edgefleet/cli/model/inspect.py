@@ -161,6 +161,7 @@ def _profiles(report: ModelReport) -> list[str]:
 
 
 def _folder_lines(manifest: ReleaseManifest) -> list[str]:
+    from edgefleet.protocol.class_names import names_text
     from edgefleet.protocol.comparisons import comparison_text
     from edgefleet.protocol.release import unjudged
 
@@ -175,6 +176,7 @@ def _folder_lines(manifest: ReleaseManifest) -> list[str]:
         ("accuracy", f"at least {percent(golden.min_accuracy)}"),
         ("agreement", f"at least {percent(golden.min_agreement)}"),
         *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
+        *([("classes", names_text(manifest))] if manifest.classes else []),
     ]
     head = ("profile", "precision", "size", "max batch", "memory", "runtime")
     variants = [

@@ -10,7 +10,7 @@ import click
 from edgefleet.cli.command import verb
 from edgefleet.cli.exits import Exit
 from edgefleet.cli.invocation import Invocation, pass_invocation
-from edgefleet.cli.model.init import Pair
+from edgefleet.cli.model.init import Pair, class_names
 from edgefleet.cli.screen import table
 from edgefleet.cli.values import DURATION, FILE, RATE, size
 from edgefleet.protocol.release import Task
@@ -135,6 +135,11 @@ class Model(click.Path):
     help="A key of [compare], such as scores=confidences; repeat it.",
 )
 @click.option(
+    "--classes",
+    type=FILE,
+    help="Text file with the names of the classes, one a line: clients may ask for them.",
+)
+@click.option(
     "--preprocess",
     multiple=True,
     type=Pair(),
@@ -201,6 +206,7 @@ def optimize(
     profiles: tuple[str, ...],
     compare: tuple[tuple[str, object], ...],
     preprocess: tuple[tuple[str, object], ...],
+    classes: Path | None,
     plots: bool,
     **wishes: Any,
 ) -> int | None:
@@ -227,6 +233,7 @@ def optimize(
         models,
         profiles=profiles,
         compare=dict(compare),
+        classes=() if classes is None else class_names(classes),
         images=preprocessing_of(dict(preprocess)) if preprocess else None,
         progress=invocation.screen.note,
         **wishes,

@@ -91,6 +91,7 @@ def why(invocation: Invocation, model: str, release: str) -> None:
 
 
 def _release(view: ReleaseView) -> list[str]:
+    from edgefleet.protocol.class_names import names_text
     from edgefleet.protocol.comparisons import comparison_text
     from edgefleet.protocol.release import unjudged
 
@@ -128,6 +129,7 @@ def _release(view: ReleaseView) -> list[str]:
                 ),
                 ("compared by", comparison_text(golden.comparison)),
                 *([("unjudged", unjudged(manifest))] if manifest.quality is None else []),
+                *([("classes", names_text(manifest))] if manifest.classes else []),
                 *([("interface", CHANGED)] if manifest.changes_interface else []),
                 *([("lineage", manifest.lineage.sha256)] if manifest.lineage else []),
                 ("notes", manifest.notes),

@@ -25,11 +25,18 @@ _ERROR_CHARS: Final = 500
 
 
 class TensorInfo(Wire, frozen=True, kw_only=True):
-    """An input or output of a model. A size of -1 is open."""
+    """An input or output of a model. A size of -1 is open. Servers have parameters of their own."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    parameters: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes. Empty if the server does not give them."""
+        names = (self.parameters or {}).get("classes")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
 
     def __str__(self) -> str:
         return f"{self.name} {self.datatype} {list(self.shape)}"

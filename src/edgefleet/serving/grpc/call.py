@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
@@ -36,6 +36,9 @@ _OK: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 _SUPPORTED: Final = frozenset({b"identity", b"gzip", b"deflate"})
 
 
+Metadata = tuple[tuple[bytes, bytes], ...]
+
+
 class Asked(Protocol):
     """The part that a method may know of its call."""
 
@@ -47,6 +50,15 @@ class Asked(Protocol):
     @property
     def peer(self) -> str:
         """The address of the client."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The metadata of the client."""
+        ...
+
+    def note(self, metadata: Metadata) -> None:
+        """Send this metadata with the answer, if it is the only one of the call."""
         ...
 
 
@@ -90,6 +102,7 @@ class Call:
         self._stream = stream
         self._reader = MessageReader(server.limit_bytes, server.room)
         self._encoding = stream.headers.get(b"grpc-encoding", b"identity")
+        self._noted: Metadata = ()
         self._task: asyncio.Future[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._taken_bytes = 0
@@ -106,6 +119,13 @@ class Call:
     @property
     def peer(self) -> str:
         return self._stream.peer
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self._stream.headers
+
+    def note(self, metadata: Metadata) -> None:
+        """Ignored: a stream of answers has one head."""
 
     # Called by the connection.
 
@@ -181,7 +201,8 @@ class Call:
             return
         self._finish()
         begun = self.has_begun()
-        block = encode_fields([*([] if begun else _OK), *_accepted(end), *trailers(end)])
+        fields = [*_accepted(end), *trailers(end), *self._noted]
+        block = encode_fields([*([] if begun else _OK), *fields])
         if begun:
             self._stream.send(b"", ends=True, trailers=block)
         else:
@@ -241,6 +262,9 @@ class UnaryCall(Call):
         self._message: Message | None = None
         self._fresh = True
 
+    def note(self, metadata: Metadata) -> None:
+        self._noted = metadata
+
     def received(self, data: memoryview) -> None:
         size = len(data)
         if self._fresh and PREFIX_BYTES <= size < LARGE_BYTES:
@@ -288,7 +312,8 @@ class UnaryCall(Call):
 
     def answered(self, data: bytes) -> None:
         self._finish()
-        head = _head(self._encoding, self._server.head_fields)
+        more = self._server.head_fields
+        head = _head(self._encoding, (*more, *self._noted) if self._noted else more)
         self._stream.reply(head, self.framed(data), OK_TRAILERS)
 
 

@@ -11,8 +11,10 @@ from typing import Final, NamedTuple
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
 from edgefleet.serving.active_release import Release
+from edgefleet.serving.binary_tensors import from_binary, to_binary
 from edgefleet.serving.classification import check_classes, classified
 from edgefleet.serving.declared import bad_tensor, check_inputs
+from edgefleet.serving.grpc.call import Asked as Call
 from edgefleet.serving.grpc.contents import encode_contents, has_typed_form, read_contents
 from edgefleet.serving.grpc.infer_message import (
     InferMessage,
@@ -29,21 +31,21 @@ from edgefleet.serving.inference import Answered, Asked
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import Tensor
 from edgefleet.serving.schedule import timeout_us
-from edgefleet.serving.tensors import (
-    from_binary,
-    refuse_shared_memory,
-    to_binary,
-)
+from edgefleet.serving.tensors import refuse_shared_memory
 
-_FINAL_WANTED: Final = "triton_enable_empty_final_response"
-_FINAL: Final = sized(4, encode_parameter("triton_final_response", True))
+FINAL_WANTED: Final = "triton_enable_empty_final_response"
+FINAL: Final = sized(4, encode_parameter("triton_final_response", True))
 
 
 class InferCall(NamedTuple):
-    """A request to infer, and how long its client waits, in microseconds. 0: without a limit."""
+    """A request to infer, and how long its client waits, in microseconds. 0: without a limit.
+
+    ``call`` is the call in which it came.
+    """
 
     message: InferMessage
     timeout_us: int
+    call: Call
 
 
 class Form(NamedTuple):
@@ -79,7 +81,7 @@ class GrpcCodec:
             name: from_binary(name, data, datatype, shape)
             for (name, datatype, shape), data in zip(plan.inputs, raw, strict=True)
         }
-        allowed_us = _shorter(plan.timeout_us, request.timeout_us)
+        allowed_us = shorter(plan.timeout_us, request.timeout_us)
         return Asked(inputs, plan.outputs, plan.form, head.id, allowed_us)
 
     def _read(self, request: InferCall, active: Release) -> Asked[Form]:
@@ -89,7 +91,7 @@ class GrpcCodec:
         given_us = timeout_us(head.parameters) if head.parameters else 0
         form = Form(
             typed=typed and all(has_typed_form(active.datatypes[name]) for name in outputs),
-            final=head.parameters.get(_FINAL_WANTED) is True,
+            final=head.parameters.get(FINAL_WANTED) is True,
             classes=classes,
         )
         if not typed:
@@ -98,7 +100,7 @@ class GrpcCodec:
                 (one.name, datatypes[one.name], one.shape) for one in head.inputs
             )
             head.plan = _Plan(weakref.ref(active), read, outputs, form, given_us)
-        return Asked(inputs, outputs, form, head.id, _shorter(given_us, request.timeout_us))
+        return Asked(inputs, outputs, form, head.id, shorter(given_us, request.timeout_us))
 
     def reply(self, answered: Answered[Form]) -> bytes:
         active, asked = answered.active, answered.asked
@@ -109,7 +111,8 @@ class GrpcCodec:
             tensor = answered.made[name]
             datatype = active.datatypes[name]
             if form.classes and form.classes[place]:
-                tensor, datatype = classified(name, tensor, form.classes[place]), "BYTES"
+                names = active.classes.get(name, ())
+                tensor, datatype = classified(name, tensor, form.classes[place], names), "BYTES"
             if form.typed:
                 head = output_head(name, datatype, tensor.shape)
                 outputs.append(typed_output(head, encode_contents(tensor, datatype)))
@@ -118,11 +121,11 @@ class GrpcCodec:
             raw.append(to_binary(tensor))
         head = reply_head(active.model, active.release)
         if form.final:
-            head += _FINAL
+            head += FINAL
         return encode_reply(head, answered.id, outputs, raw)
 
 
-def _shorter(first_us: int, second_us: int) -> int:
+def shorter(first_us: int, second_us: int) -> int:
     """The shorter of two times, of which 0 is no limit."""
     return min(first_us, second_us) if first_us and second_us else first_us or second_us
 

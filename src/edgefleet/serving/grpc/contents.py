@@ -11,11 +11,11 @@ import numpy as np
 
 from edgefleet.protocol.device import Refusal
 from edgefleet.protocol.release import Datatype
+from edgefleet.serving.binary_tensors import from_binary
 from edgefleet.serving.declared import bad_tensor
 from edgefleet.serving.grpc.protobuf import fields, sized, varint
 from edgefleet.serving.refused import Refused, shown
 from edgefleet.serving.runtime import NUMPY_TYPES, Tensor
-from edgefleet.serving.tensors import from_binary
 
 _FIELDS: Final[Mapping[str, int]] = {
     "BOOL": 1,

@@ -4,13 +4,13 @@ from edgefleet.http2.server import Listener, listen
 from edgefleet.serving.bounds import Bounds
 from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.connection_bounds import within
+from edgefleet.serving.grpc.call_inferences import CallInferences
 from edgefleet.serving.grpc.service import GrpcService
-from edgefleet.serving.inference import Inferences
 from edgefleet.serving.limits import GRPC
 
 
 async def listen_grpc(
-    inferences: Inferences,
+    inferences: CallInferences,
     host: str,
     port: int,
     bounds: Bounds | None = None,

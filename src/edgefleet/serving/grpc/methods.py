@@ -14,9 +14,9 @@ from edgefleet.base.errors import EdgefleetError
 from edgefleet.serving import model_facts
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.grpc import schemas
+from edgefleet.serving.grpc.call_inferences import CallInferences
 from edgefleet.serving.grpc.protobuf import decode, encode
 from edgefleet.serving.grpc.status import CallFailed, Code
-from edgefleet.serving.inference import Inferences
 from edgefleet.serving.oip import EXTENSIONS
 from edgefleet.serving.oip_services import LOGGING, TRACE
 
@@ -40,7 +40,7 @@ _NO_LOADING: Final = (
 class Methods:
     """The small methods, by their paths in ``unary``."""
 
-    def __init__(self, inferences: Inferences) -> None:
+    def __init__(self, inferences: CallInferences) -> None:
         self._inferences = inferences
         self._host = inferences.host
         self.unary: dict[bytes, Callable[[memoryview], bytes]] = {}

@@ -9,13 +9,13 @@ from edgefleet.http2.header_block import encode_fields
 from edgefleet.http2.server import Receiver, ServerStream
 from edgefleet.serving.client_quota import ClientQuota
 from edgefleet.serving.grpc.call import Asked, Refusal, StreamCall, UnaryCall, refuse
+from edgefleet.serving.grpc.call_inferences import CallInferences
 from edgefleet.serving.grpc.codec import GrpcCodec, InferCall
 from edgefleet.serving.grpc.health import watch
 from edgefleet.serving.grpc.infer_message import InferMessage, raw_offset, read_infer
 from edgefleet.serving.grpc.methods import HEALTH_SERVICE, SERVICE, Methods
 from edgefleet.serving.grpc.protobuf import sized
 from edgefleet.serving.grpc.status import CallFailed, Code, error_text, failure
-from edgefleet.serving.inference import Inferences
 
 _INFER: Final = f"/{SERVICE}/ModelInfer".encode()
 _STREAM: Final = f"/{SERVICE}/ModelStreamInfer".encode()
@@ -45,7 +45,7 @@ class GrpcService:
 
     def __init__(
         self,
-        inferences: Inferences,
+        inferences: CallInferences,
         *,
         limit_bytes: int,
         buffered_bytes: int,
@@ -124,7 +124,7 @@ class GrpcService:
         if asked.deadline is not None:
             timeout_us = max(1, int((asked.deadline - self.loop.time()) * 1e6))
         return self._inferences.infer(
-            self._codec, InferCall(message, timeout_us), head.model, head.version or None
+            self._codec, InferCall(message, timeout_us, asked), head.model, head.version or None
         )
 
     def _infer_of_stream(self, data: memoryview, asked: Asked) -> bytes | Awaitable[bytes]:

@@ -26,13 +26,13 @@ def reply_of(path: str, headers: Mapping[bytes, bytes], body: bytes, event: Even
     """
     if not path.startswith("/v2/"):
         if not any(name in _names(body) for name in _RESULTS):
-            raise _malformed("it has no predictions, outputs or results")
+            raise malformed("it has no predictions, outputs or results")
         return Reply(200, body)
     text = headers.get(_JSON_LENGTH)
     if text is None:
         return Reply(200, _annotated(body, event))
     if not text.isdigit() or len(text) > 12 or int(text) > len(body):
-        raise _malformed("the length of its JSON is wrong")
+        raise malformed("the length of its JSON is wrong")
     head = _annotated(body[: int(text)], event)
     return Reply(
         200,
@@ -45,13 +45,13 @@ def reply_of(path: str, headers: Mapping[bytes, bytes], body: bytes, event: Even
 def _annotated(body: bytes, event: Event) -> bytes:
     found = _parsed(body)
     if not bytes(found.get("outputs", b"")).startswith(b"["):
-        raise _malformed("it has no outputs")
+        raise malformed("it has no outputs")
     try:
         given = msgspec.json.decode(
             found.get("parameters", b"null"), type=dict[str, msgspec.Raw] | None
         )
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _malformed("its parameters are not an object") from error
+        raise malformed("its parameters are not an object") from error
     own = {"answered_by": "fallback", "fallback_reason": str(event)}
     return encode({**found, "parameters": {**(given or {}), **own}})
 
@@ -65,7 +65,7 @@ def _names(body: bytes) -> Collection[str]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _malformed("it is not a JSON object") from error
+        raise malformed("it is not a JSON object") from error
     return found if isinstance(found, dict) else ()
 
 
@@ -73,8 +73,9 @@ def _parsed(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed("it is not a JSON object") from error
+        raise malformed("it is not a JSON object") from error
 
 
-def _malformed(fault: str) -> NetworkError:
+def malformed(fault: str) -> NetworkError:
+    """The error of an answer of the fallback that cannot be used."""
     return NetworkError("answer_malformed", f"The answer of the fallback is malformed: {fault}.")

@@ -4,12 +4,10 @@ import asyncio
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from edgefleet.base.errors import NetworkError, OperatorError
-from edgefleet.http1.message import Reply
+from edgefleet.base.errors import EdgefleetError, NetworkError, OperatorError
 from edgefleet.protocol.fallback import FallbackSettings
-from edgefleet.serving.hybrid.answer import reply_of
 from edgefleet.serving.hybrid.breaker import Breaker
 from edgefleet.serving.hybrid.budget import Budget
 from edgefleet.serving.hybrid.counts import Counts
@@ -19,17 +17,19 @@ from edgefleet.serving.hybrid.upstream import Upstream, UpstreamAnswer
 from edgefleet.serving.limits import FALLBACK_ANSWER_BYTES, FALLBACK_FORWARDS
 from edgefleet.serving.metric_aliases import Sample
 
+R = TypeVar("R")
+
 _LOG_S: Final = 60.0
 _LARGE_BYTES: Final = 1 << 20  # a larger answer is read outside the event loop
 _FAULTS: Final = frozenset({401, 403, 408, 429})  # the endpoint does not work, or not for us
 _OUTCOMES: Final = {"unreachable": Outcome.UNREACHABLE, "answer_malformed": Outcome.MALFORMED}
 
 
-class Got(NamedTuple):
+class Got(NamedTuple, Generic[R]):
     """The outcome of a forwarded request. The reply is None but for ``Outcome.ANSWERED``."""
 
     outcome: Outcome
-    reply: Reply | None = None
+    reply: R | None = None
 
 
 class _ReadNoFurther(Exception):  # noqa: N818 - a limit, not a fault
@@ -67,16 +67,26 @@ class Forwarder:
         """Close the connections."""
         self._upstream.close()
 
-    async def ask(self, question: Question[Any], event: Event) -> Got:
-        """Ask the fallback once. An error is an outcome. A cancellation ends the request."""
+    async def ask(self, question: Question[Any, Any, R], event: Event) -> Got[R]:
+        """Ask the fallback once. An error is an outcome. A cancellation ends the request.
+
+        Raises EdgefleetError if the request is invalid: no release has read it.
+        """
         left_s = question.left_s()
-        refusal = self._refusal(left_s, len(question.request.view))
+        refusal = self._refusal(left_s, question.size_bytes)
         if refusal is not None:
             return Got(refusal)
+        try:
+            body = question.body()
+        except EdgefleetError:
+            self._breaker.dropped()
+            raise
+        self._budget.use(self._loop.time(), len(body))
+        self.counts.sent_bytes += len(body)
         limit_s = self._timeout_s if left_s is None else min(left_s, self._timeout_s)
         self._in_flight += 1
         try:
-            got = await self._exchange(question, event, limit_s)
+            got = await self._exchange(question, body, event, limit_s)
         except asyncio.CancelledError:
             self._breaker.dropped()
             raise
@@ -85,7 +95,7 @@ class Forwarder:
         return got
 
     def _refusal(self, left_s: float | None, size_bytes: int) -> Outcome | None:
-        """The reason not to ask. None: the request is counted, and must be sent."""
+        """The reason not to ask. None: the breaker has allowed it, and waits for its end."""
         now = self._loop.time()
         if left_s is not None and left_s <= 0:
             return Outcome.DEADLINE
@@ -95,11 +105,11 @@ class Forwarder:
             return Outcome(spent)
         if not self._breaker.allows(now):
             return Outcome.BREAKER_OPEN
-        self._budget.use(now, size_bytes)
-        self.counts.sent_bytes += size_bytes
         return None
 
-    async def _exchange(self, question: Question[Any], event: Event, limit_s: float) -> Got:
+    async def _exchange(
+        self, question: Question[Any, Any, R], body: memoryview, event: Event, limit_s: float
+    ) -> Got[R]:
         received_bytes = 0
 
         def count(size_bytes: int) -> None:
@@ -112,11 +122,10 @@ class Forwarder:
             if self._receiving_bytes > FALLBACK_ANSWER_BYTES:
                 raise _ReadNoFurther(Outcome.BUSY)
 
-        body = question.request.view
         try:
             async with asyncio.timeout(limit_s):
                 answer = await self._upstream.ask(question.target, question.headers(), body, count)
-            return await self._read(question.request.path, event, answer)
+            return await self._read(question, event, answer)
         except TimeoutError:
             if limit_s < self._timeout_s:  # the limit of the client: no fault of the fallback
                 self._breaker.dropped()
@@ -134,7 +143,9 @@ class Forwarder:
         finally:
             self._receiving_bytes -= received_bytes
 
-    async def _read(self, path: str, event: Event, answer: UpstreamAnswer) -> Got:
+    async def _read(
+        self, question: Question[Any, Any, R], event: Event, answer: UpstreamAnswer
+    ) -> Got[R]:
         """Raises NetworkError ``answer_malformed``."""
         if answer.status != 200:
             if answer.status in _FAULTS or not 400 <= answer.status < 500:
@@ -142,9 +153,9 @@ class Forwarder:
             self._breaker.succeeded()
             return Got(Outcome.REFUSED)
         if len(answer.body) > _LARGE_BYTES:
-            reply = await asyncio.to_thread(reply_of, path, answer.headers, answer.body, event)
+            reply = await asyncio.to_thread(question.answer, answer.headers, answer.body, event)
         else:
-            reply = reply_of(path, answer.headers, answer.body, event)
+            reply = question.answer(answer.headers, answer.body, event)
         self._breaker.succeeded()
         if self._is_logged:
             self._is_logged = False
@@ -152,7 +163,7 @@ class Forwarder:
             sys.stderr.flush()
         return Got(Outcome.ANSWERED, reply)
 
-    def _failed(self, outcome: Outcome, fault: str) -> Got:
+    def _failed(self, outcome: Outcome, fault: str) -> Got[Any]:
         self._breaker.failed(self._loop.time())
         self._report(outcome, fault)
         return Got(outcome)

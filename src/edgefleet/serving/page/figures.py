@@ -11,7 +11,7 @@ import msgspec
 
 from edgefleet import __version__
 from edgefleet.base.cgroup import memory_room
-from edgefleet.protocol.bins import upper_edge_us
+from edgefleet.protocol.bins import CLASS_BINS, upper_edge_us
 from edgefleet.protocol.labels import ReleaseLabels
 from edgefleet.serving.active_release import Release
 from edgefleet.serving.model_host import ModelHost
@@ -32,7 +32,9 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
     ``latency_us`` has pairs: the exclusive upper edge of a bucket in microseconds, and its count.
     ``refused`` counts by ``protocol.device.Refusal``. ``worker`` is the pid of its own process.
     ``labelled`` answers have a label, ``correct`` ones the right one. ``cpu_s`` and ``queue_s`` are
-    sums of seconds: CPU of the inferences, and waiting of the requests.
+    sums of seconds: CPU of the inferences, and waiting of the requests. ``classes`` has pairs: a
+    class, by its name or number, and how often it had the highest score. It is empty for a model
+    with more classes than are counted apart.
     """
 
     model: str
@@ -59,6 +61,7 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
     confidence_count: int
     labelled: int
     correct: int
+    classes: list[tuple[str, int]]
 
 
 class PageFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,4 +142,15 @@ def _of(host: ModelHost, active: Release, labels: ReleaseLabels | None) -> Model
         confidence_count=stats.confidence_count,
         labelled=0 if labels is None else labels.labelled,
         correct=0 if labels is None else labels.correct,
+        classes=_classes(active),
     )
+
+
+def _classes(active: Release) -> list[tuple[str, int]]:
+    quality = active.wanted.quality
+    sizes = {spec.name: spec.shape[-1] for spec in active.outputs if spec.shape}
+    count = 0 if quality is None else sizes.get(quality.output, 0)
+    if quality is None or not 0 < count <= CLASS_BINS:
+        return []
+    names = active.classes.get(quality.output) or [f"class {at}" for at in range(count)]
+    return list(zip(names, active.stats.classes, strict=False))

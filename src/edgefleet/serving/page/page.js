@@ -44,6 +44,7 @@
       refused: requests + refused ? refused / (requests + refused) : null,
       confidence: scored ? (newer.confidence_sum - older.confidence_sum) / scored : null,
       cpu: requests ? (1e6 * (newer.cpu_s - older.cpu_s)) / requests : null,
+      classes: newer.classes.map(([name, count], place) => [name, count - (older.classes[place]?.[1] ?? 0)]),
       latency: (part) => quantile(answered, part),
     };
   };
@@ -55,7 +56,7 @@
     for (const [edge, count] of found) if ((counted += count) >= wanted) return edge;
     return null;
   };
-  const NOTHING = { release: null, requests: 0, items: 0, errors: 0, refused: {}, latency_us: [], confidence_sum: 0, confidence_count: 0, cpu_s: 0 };
+  const NOTHING = { release: null, requests: 0, items: 0, errors: 0, refused: {}, latency_us: [], confidence_sum: 0, confidence_count: 0, cpu_s: 0, classes: [] };
 
   // The last minute in which requests came; since the load if none came while the page is open.
   const recent = (points) => {
@@ -68,6 +69,14 @@
     const first = within(busy) === busy ? points[place - 1] : within(busy); // a hidden page asks nothing
     const now = within(last);
     return { span: `in ${Math.max(1, Math.round(busy.at - first.at))} s`, of: between(busy, first), rate: last.at > now.at ? between(last, now).rate : null };
+  };
+
+  // The most frequent class, and the next two.
+  const classes = (counts, span) => {
+    const sum = counts.reduce((all, [, count]) => all + count, 0);
+    const found = counts.filter(([, count]) => count > 0).sort(([, a], [, b]) => b - a).slice(0, 3);
+    const [first, ...next] = found.map(([name, count]) => `${name} ${share(count / sum)}`);
+    return ["Most frequent class", first ?? "–", [...next, span].join(", ")];
   };
 
   // Elements. They are kept and changed in place, so focus and selection stay.
@@ -178,6 +187,7 @@
       ["Errors", share(now.errors), `${whole(one.errors)} since it was loaded`, now.errors > 0],
       ["Refused", share(now.refused), `${whole(total(one.refused))} since it was loaded`, now.refused > 0],
       ["Confidence", score(now.confidence), one.confidence_count ? span : "no class scores"],
+      ...(one.classes.length ? [classes(now.classes, span)] : []),
       ["In flight", whole(one.in_flight), one.in_flight ? `the oldest for ${one.oldest_in_flight_s.toFixed(1)} s` : ""],
       ["CPU a request", duration(now.cpu), span],
     ]);
