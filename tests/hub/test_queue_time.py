@@ -25,6 +25,7 @@ from support.hub_inside import (
     check_in,
     enrol_inside,
     hub_inside,
+    open_rollout,
     outcome,
     request_of,
     stored_outcomes,
@@ -91,10 +92,11 @@ def test_a_report_that_waited_is_refused_before_its_work_and_a_heartbeat_is_not(
         clock = ManualClock()
         async with hub_inside(tmp_path / "data", clock) as hub:
             first, second = await enrol_inside(hub, 2)
+            rollout = await open_rollout(hub, tmp_path / "r")
             await asyncio.sleep(0)
             hub.device_plane(request_of(first, first.said()))
             clock.time += WAITED_AT_MOST_S + 1  # in the same turn
-            said = second.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
+            said = second.said(outcome("o1", OutcomeKind.CONFIRMED, rollout))
             refused = hub.device_plane(request_of(second, said))
             assert isinstance(refused, Reply)
             assert decode(refused.body, Problem).code == "overloaded"
@@ -118,14 +120,15 @@ def test_a_report_is_refused_while_the_disk_is_slow(
     async def main() -> None:
         async with hub_inside(tmp_path / "data", open_store=disk.open_store) as hub:
             devices = await enrol_inside(hub, 3)
+            rollout = await open_rollout(hub, tmp_path / "r")
             first, second, third = devices
             async with disk.blocked():
                 waiting = asyncio.ensure_future(
-                    check_in(hub, first, first.said(outcome("o1", OutcomeKind.CONFIRMED, "r")))
+                    check_in(hub, first, first.said(outcome("o1", OutcomeKind.CONFIRMED, rollout)))
                 )
                 await asyncio.sleep(0.01)
                 monkeypatch.setattr(checkin_handler, "WAITED_AT_MOST_S", 0.0)
-                said = second.said(outcome("o2", OutcomeKind.CONFIRMED, "r"))
+                said = second.said(outcome("o2", OutcomeKind.CONFIRMED, rollout))
                 refused = await check_in(hub, second, said)
                 assert (refused.status, dict(refused.headers)) == (
                     503,
@@ -146,9 +149,10 @@ def test_a_check_in_that_was_merely_late_is_no_replay(tmp_path: Path) -> None:
     async def main() -> None:
         async with hub_inside(tmp_path / "data") as hub:
             (device,) = await enrol_inside(hub, 1)
+            rollout = await open_rollout(hub, tmp_path / "r")
             assert (await check_in(hub, device, device.said())).status == 200
-            late = device.said(outcome("o1", OutcomeKind.CONFIRMED, "r"))
-            newer = replace(device.said(outcome("o1", OutcomeKind.CONFIRMED, "r")), run=5)
+            late = device.said(outcome("o1", OutcomeKind.CONFIRMED, rollout))
+            newer = replace(device.said(outcome("o1", OutcomeKind.CONFIRMED, rollout)), run=5)
             answer = await check_in(hub, device, newer)
             assert decode(answer.body, CheckInAnswer).acked == ("o1",)
             seen = hub.device(device.name)

@@ -158,7 +158,7 @@ CATALOG: Final[Mapping[str, ErrorKind]] = MappingProxyType(
             _O, 422, _FIX, "Give a public address, or start the hub with --allow-local-hooks."
         ),
         "events_gone": ErrorKind(
-            _O, 410, _FIX, "Read the state again, then follow the events from now on."
+            _O, 410, _FIX, "List the state again, then follow the events from now on."
         ),
         "cursor_invalid": ErrorKind(
             _O, 400, _FIX, "Give the `next` of the page before, or begin with the first page."
