@@ -25,7 +25,7 @@ from edgefleet.security.signing import PublisherKey
 from support.hub_inside import START, enrol_inside, hub_inside, publish_inside
 from support.hub_process import running_hub
 from support.raw_device import enrolled
-from support.tiny_releases import publish, tiny_release
+from support.tiny_releases import publish, start_rollout, tiny_release
 
 KEY = PublisherKey.generate()
 
@@ -273,11 +273,12 @@ def test_backups_of_a_busy_hub_have_all_that_was_acknowledged(tmp_path: Path) ->
     with running_hub(data) as hub:
         publish(hub.client(), KEY, tiny_release(tmp_path, "1"))
         devices = enrolled(hub.client(), hub.url, 12)
+        rollout = start_rollout(hub.client(), "1")
         asking = cycle(devices)
 
         def report() -> None:
             device = next(asking)
-            device.report(OutcomeKind.REVERTED, "1", f"ro-{len(device.reported)}", "recalled")
+            device.report(OutcomeKind.REVERTED, "1", rollout, "recalled")
             device.check_in()
             assert device.spool == []
 

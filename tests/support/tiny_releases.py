@@ -8,6 +8,7 @@ import msgspec
 from edgefleet.client.hub import HubClient
 from edgefleet.protocol.operator import ReleaseView, TrustKey
 from edgefleet.protocol.release import Golden, Quality, ReleaseManifest
+from edgefleet.protocol.rollout import RolloutSpec, Verb, WaveSpec
 from edgefleet.security.signing import PublisherKey, sign_manifest
 from support.tiny_models import TinyModel, classifier, write_golden
 
@@ -78,3 +79,15 @@ def publish(client: HubClient, key: PublisherKey, release: TinyRelease) -> Relea
     for digest, path in release.files.items():
         client.upload(digest, path)
     return client.publish(sign_manifest(release.manifest, key))
+
+
+def start_rollout(client: HubClient, release: str) -> str:
+    """The id of a started rollout of a published release, whose one wave has every device.
+
+    A hub keeps the outcomes of its own rollouts only.
+    """
+    planned = client.plan(
+        RolloutSpec(model="digits", release=release, waves=(WaveSpec(percent=100),))
+    )
+    client.command(planned.id, Verb.START)
+    return planned.id
