@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet.hub.api import create_app
-from edgefleet.hub.rates import TokenBuckets, TooManyRequests
+from edgefleet.hub.rates import Rate, TooManyRequests
 from edgefleet.protocol.people import AddUser, CreateToken, Role
 from edgefleet.protocol.wire import Problem, decode
 from edgefleet.security.principals import OPERATOR_TOKEN
@@ -14,7 +14,7 @@ from support.asgi import Reply, ask_within
 from support.hub_inside import ManualClock, hub_inside
 
 
-def taken(buckets: TokenBuckets, key: str, most: int = 1_000) -> int:
+def taken(buckets: Rate, key: str, most: int = 1_000) -> int:
     """How many tokens there are."""
     for count in range(most):
         try:
@@ -26,7 +26,7 @@ def taken(buckets: TokenBuckets, key: str, most: int = 1_000) -> int:
 
 def test_a_bucket_has_a_burst_and_then_its_rate() -> None:
     clock = ManualClock()
-    buckets = TokenBuckets(clock, 2.0)
+    buckets = Rate(clock, 2.0)
     assert taken(buckets, "ada") == 10  # 5 s
     with pytest.raises(TooManyRequests) as caught:
         buckets.consume("ada", "ada")
@@ -40,7 +40,7 @@ def test_a_bucket_has_a_burst_and_then_its_rate() -> None:
 
 def test_the_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgefleet.hub.rates.BUCKETS", 2)
-    buckets = TokenBuckets(ManualClock(), 1.0)
+    buckets = Rate(ManualClock(), 1.0)
     for key in ("a", "b", "a", "c"):  # b was used longest ago
         buckets.consume(key, key)
     assert (taken(buckets, "a"), taken(buckets, "b")) == (3, 5)

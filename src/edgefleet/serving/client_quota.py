@@ -1,11 +1,12 @@
 """The quota of a client: a token bucket for each address."""
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from edgefleet.base.errors import OperatorError
+from edgefleet.base.token_buckets import TokenBuckets
 
 CLIENTS: Final = 4_096  # addresses that are remembered; the one that asked longest ago goes first
 
@@ -31,9 +32,8 @@ class ClientQuota:
     ) -> None:
         self.rate = rate
         self.refused: Counter[str] = Counter()
-        self._burst = float(burst or rate)
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at
+        self._buckets = TokenBuckets(rate, burst or rate, CLIENTS)
 
     @property
     def clients(self) -> int:
@@ -44,13 +44,7 @@ class ClientQuota:
         """Count a request. Raises OverQuota, which says when the next one is allowed."""
         if not self.rate:
             return
-        now = self._clock()
-        tokens, at = self._buckets.pop(peer, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - at) * self.rate)
-        taken = tokens >= 1
-        self._buckets[peer] = tokens - taken, now
-        if len(self._buckets) > CLIENTS:
-            self._buckets.popitem(last=False)
-        if not taken:
+        pause_s = self._buckets.consume(peer, self._clock())
+        if pause_s:
             self.refused[OverQuota.reason] += 1
-            raise OverQuota(peer, self.rate, (1 - tokens) / self.rate)
+            raise OverQuota(peer, self.rate, pause_s)
