@@ -113,6 +113,11 @@ def test_an_agent_version_that_no_device_has_makes_room(monkeypatch: pytest.Monk
     assert versions.rows_with("3").tolist() == [False, False, True, True]
     assert versions.rows_with("1").tolist() == [True, True, False, False]
     assert not versions.rows_with("89").any()
+    versions.forget(2)  # the device was removed
+    versions.forget(3)
+    assert not versions.rows_with("3").any()
+    versions.set(3, "4")
+    assert versions.rows_with("4").tolist() == [False, False, False, True]
 
 
 def test_a_device_brings_few_new_kinds_of_facts_in_a_day(

@@ -225,6 +225,7 @@ class Devices:
     def _forget(self, row: int) -> None:
         """Free the places that a removed device had in the tables of the fleet."""
         self._facts.forget(row)
+        self._agents.forget(row)
         self.label_owners.forget(row)
 
     # Reports.

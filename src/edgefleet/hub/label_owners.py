@@ -9,63 +9,34 @@ from edgefleet.base.ids import check_name
 from edgefleet.base.limits import LABEL_VALUE_CHARS, LABELS_PER_DEVICE
 from edgefleet.base.texts import counted
 from edgefleet.hub.limits import LABEL_SETS
+from edgefleet.hub.shared_values import SharedValues
 
 Labels = Mapping[str, str]
 _Pair = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
 
 
 class LabelOwners:
-    """The labels of each device by owner, for the rows of the fleet. Equal ones are kept once.
-
-    Labels that no row has any more are dropped, and their numbers are used again.
-    """
+    """The labels of each device by owner, for the rows of the fleet. Equal ones are kept once."""
 
     def __init__(self) -> None:
-        self._pairs: list[_Pair] = []
-        self._uses = array("L")  # rows with each number
-        self._free: list[int] = []
-        self._numbers: dict[_Pair, int] = {}
-        self._at = array("L")
+        self._pairs = SharedValues[_Pair]()
+        self._at = array("L")  # the number of its pair, of each row
 
     def add(self, by_operator: Labels, by_device: Labels) -> Labels:
         """Add the next row. Returns the labels that count."""
-        self._at.append(self._use(by_operator, by_device))
+        self._at.append(self._pairs.use((_items(by_operator), _items(by_device))))
         return {**by_device, **by_operator}
 
     def set(self, row: int, by_operator: Labels, by_device: Labels) -> Labels:
         """Replace the labels of both owners. Returns the labels that count."""
-        number = self._use(by_operator, by_device)
-        self._drop(self._at[row])
+        number = self._pairs.use((_items(by_operator), _items(by_device)))
+        self._pairs.drop(self._at[row])
         self._at[row] = number
         return {**by_device, **by_operator}
 
     def forget(self, row: int) -> None:
         """The device of the row was removed: it has no labels."""
         self.set(row, {}, {})
-
-    def _use(self, by_operator: Labels, by_device: Labels) -> int:
-        """The number of the labels, for one more row."""
-        pair = (_items(by_operator), _items(by_device))
-        number = self._numbers.get(pair)
-        if number is None:
-            if self._free:
-                number = self._free.pop()
-                self._pairs[number] = pair
-            else:
-                number = len(self._pairs)
-                self._pairs.append(pair)
-                self._uses.append(0)
-            self._numbers[pair] = number
-        self._uses[number] += 1
-        return number
-
-    def _drop(self, number: int) -> None:
-        """A row has the labels with this number no more."""
-        self._uses[number] -= 1
-        if not self._uses[number]:
-            del self._numbers[self._pairs[number]]
-            self._pairs[number] = ((), ())
-            self._free.append(number)
 
     def by_operator(self, row: int) -> dict[str, str]:
         return dict(self._pairs[self._at[row]][0])
@@ -75,7 +46,7 @@ class LabelOwners:
 
     def takes(self, row: int, by_device: Labels) -> bool:
         """True if the labels that a device reports are valid, and the table has room for them."""
-        if len(self._numbers) >= LABEL_SETS and by_device != self.by_device(row):
+        if len(self._pairs) >= LABEL_SETS and by_device != self.by_device(row):
             return False
         try:
             check_labels(by_device)
