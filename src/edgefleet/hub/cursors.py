@@ -4,10 +4,9 @@ A cursor names the last entry of a page by its position, which never changes. So
 or go between two pages are neither skipped nor shown twice.
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
 
+from edgefleet.base.base64url import from_base64url, to_base64url
 from edgefleet.base.errors import OperatorError
 
 _POSITION_CHARS = 12  # of the largest position
@@ -15,15 +14,14 @@ _POSITION_CHARS = 12  # of the largest position
 
 def cursor(kind: str, position: int | str) -> str:
     """The cursor of the page after the entry at ``position``, for lists of one kind."""
-    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode().rstrip("=")
+    return to_base64url(f"{kind}:{position}".encode())
 
 
 def read_text(text: str, kind: str) -> str:
     """The position in a cursor. Raises OperatorError ``cursor_invalid``."""
     try:
-        padded = text + "=" * (-len(text) % 4)
-        given = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-    except (ValueError, binascii.Error) as error:
+        given = from_base64url(text).decode("ascii")
+    except ValueError as error:
         raise _invalid(text) from error
     of, colon, position = given.partition(":")
     if of != kind or not colon or not position or cursor(kind, position) != text:

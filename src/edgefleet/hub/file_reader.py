@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from edgefleet.base.errors import DeviceError, EdgefleetError, PublisherError, error_from_code
+from edgefleet.base.errors import DeviceError, EdgefleetError, PublisherError
 from edgefleet.base.readable import wait_readable
 from edgefleet.hub.blobs import Blobs
 from edgefleet.hub.file_reading import Part, ReadEnd, ReadFile, ReadResult
@@ -28,7 +28,7 @@ from edgefleet.hub.limits import (
 )
 from edgefleet.protocol.release import Artifact, ReleaseManifest
 from edgefleet.protocol.runtimes import BUILT_IN
-from edgefleet.protocol.wire import decode, encode
+from edgefleet.protocol.wire import decode, encode, error_of
 from edgefleet.serving.limits import GOLDEN_UNPACKED_BYTES
 
 _COMMAND: Final = ("-m", "edgefleet.hub.file_reader_child")
@@ -195,10 +195,7 @@ def _error(
     if result.end is ReadEnd.DONE:
         return None
     if result.problem is not None:
-        refused = result.problem
-        return error_from_code(
-            refused.code, refused.message, field=refused.field, hint=refused.hint
-        )
+        return error_of(result.problem)
     way = _WAYS.get(result.end, "cannot be read").format(
         mib=request.memory_bytes >> 20, cpu_s=request.cpu_s, detail=result.detail
     )

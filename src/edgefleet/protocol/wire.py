@@ -92,4 +92,9 @@ def error_from_problem(
         read = msgspec.json.decode(body, type=Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return error_from_code("answer_malformed", otherwise)
+    return error_of(read)
+
+
+def error_of(read: Problem) -> EdgefleetError:
+    """The typed error that ``problem`` made into ``read``."""
     return error_from_code(read.code, read.message, field=read.field, hint=read.hint)

@@ -4,10 +4,10 @@ The secret has 256 random bits, so a fast digest is enough: nobody can try them 
 """
 
 import hmac
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
+from edgefleet.base.base64url import to_base64url
 from edgefleet.base.entropy import Entropy
 from edgefleet.security.credentials import SECRET_BYTES, token_digest
 
@@ -40,7 +40,7 @@ def new_api_token(entropy: Entropy) -> ApiToken:
 
 def new_secret(entropy: Entropy) -> str:
     """32 random bytes as base64url, without padding."""
-    return urlsafe_b64encode(entropy.token(SECRET_BYTES)).decode().rstrip("=")
+    return to_base64url(entropy.token(SECRET_BYTES))
 
 
 def read_api_token(text: str) -> ApiToken | None:

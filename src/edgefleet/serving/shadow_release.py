@@ -40,6 +40,7 @@ from edgefleet.serving.shadow import (
     check_interface,
     reason_to_skip,
 )
+from edgefleet.serving.worker_process import set_policy
 from edgefleet.serving.worker_release import WorkerRelease
 
 _KILLED: Final = (OUT_OF_MEMORY, "SIGKILL")  # by the system: no fault of the candidate
@@ -243,6 +244,6 @@ def lower_priority(pid: int | None) -> None:
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             try:
-                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+                set_policy(int(thread.name), os.SCHED_IDLE)
             except OSError:  # the system forbids it
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)

@@ -4,7 +4,6 @@ A key is chosen by the token's ``kid`` and by the type that the algorithm needs,
 sees the token. So no public key is ever used as an HMAC secret, and ``none`` is no algorithm.
 """
 
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +13,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 
+from edgefleet.base.base64url import from_base64url
 from edgefleet.base.errors import OperatorError
 from edgefleet.hub.oidc.limits import KEYS, RSA_BITS, TOKEN_BYTES
 
@@ -68,9 +68,7 @@ def read_header(token: str) -> Header:
         raise refused("The ID token is not a signed token of three parts.")
     head = token.partition(".")[0]
     try:
-        header = msgspec.json.decode(
-            urlsafe_b64decode(head + "=" * (-len(head) % 4)), type=dict[str, Any]
-        )
+        header = msgspec.json.decode(from_base64url(head), type=dict[str, Any])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise refused("The header of the ID token cannot be read.") from error
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")

@@ -6,7 +6,6 @@ an answer of the provider is accepted from the browser alone that began the logi
 """
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet.base.base64url import from_base64url, to_base64url
 from edgefleet.base.clock import Clock
 from edgefleet.base.entropy import Entropy
 from edgefleet.hub.oidc.keys import refused
@@ -43,7 +43,7 @@ class Pending:
     @property
     def challenge(self) -> str:
         """S256 of RFC 7636."""
-        return _text(sha256(self.verifier.encode()).digest())
+        return to_base64url(sha256(self.verifier.encode()).digest())
 
 
 class PendingLogins:
@@ -57,7 +57,7 @@ class PendingLogins:
         """A new login, and its cookie."""
         shown = next_ if len(next_) <= NEXT_CHARS else "/"
         cookie = _Cookie(new_secret(self._entropy), shown, self._clock.now())
-        body = _text(msgspec.json.encode(cookie))
+        body = to_base64url(msgspec.json.encode(cookie))
         return self._pending(cookie), f"{body}.{self._mac('cookie', body)}"
 
     def use(self, cookie: str, state: str) -> Pending:
@@ -85,7 +85,7 @@ class PendingLogins:
         known = len(cookie) <= COOKIE_CHARS and cookie.isascii()
         if not known or not hmac.compare_digest(self._mac("cookie", body), mac):
             raise refused(_AGAIN)
-        return msgspec.json.decode(urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Cookie)
+        return msgspec.json.decode(from_base64url(body), type=_Cookie)
 
     def _pending(self, cookie: _Cookie) -> Pending:
         state, nonce, verifier = (
@@ -95,8 +95,4 @@ class PendingLogins:
 
     def _mac(self, use: str, text: str) -> str:
         """43 characters. ``use`` keeps the values apart."""
-        return _text(hmac.digest(self._key, f"{use}:{text}".encode(), "sha256"))
-
-
-def _text(data: bytes) -> str:
-    return urlsafe_b64encode(data).decode().rstrip("=")
+        return to_base64url(hmac.digest(self._key, f"{use}:{text}".encode(), "sha256"))
